@@ -1,0 +1,102 @@
+"""Turn the weights of a training run (weights.npz + tokenizer.json) into a PyTorch folder and the bundled model.
+
+    python scripts/convert_mini.py RUN_FOLDER TORCH_FOLDER [--out src/polylex/assets/polylex-mini]
+
+weights.npz holds int8 matrices with one float16 scale a row (`name::s`) and float16 vectors: `enc.*` (BERT encoder),
+`projector`, `transform`, `ln`, `decoder`, `echo`, `scale`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from polylex.config import ModelConfig
+from polylex.model import SparseModel, export
+from polylex.model.card import ONNX, TORCH, model_card
+from polylex.model.weights import fill, identity
+from polylex.runtime.tokens import Tokens
+
+NAMES = {
+    "enc.": "encoder.transformer.",
+    "projector.": "connector.linear.",
+    "transform.": "pivot_head.dense.",
+    "ln.": "pivot_head.norm.",
+    "decoder.": "pivot_head.decoder.",
+    "echo.": "source_head.linear.",
+    "scale": "source_head.scale",
+}
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Float32 tensors of weights.npz under the model's names."""
+    state = {}
+    with np.load(path) as arrays:
+        for name in arrays.files:
+            if name.endswith("::s"):
+                continue
+            prefix = next(old for old in NAMES if name.startswith(old))
+            array: NDArray[np.float32] = arrays[name].astype(np.float32)
+            if f"{name}::s" in arrays.files:
+                array *= arrays[f"{name}::s"].astype(np.float32)[:, None]
+            state[NAMES[prefix] + name[len(prefix) :]] = torch.from_numpy(array)
+    return state
+
+
+def mini_config(state: dict[str, torch.Tensor]) -> ModelConfig:
+    """The configuration of polylex-mini; sizes are read off the tensors."""
+    body = "encoder.transformer."
+    vocab_size, width = state[f"{body}embeddings.word_embeddings.weight"].shape
+    terms, pivot_width = state["pivot_head.decoder.weight"].shape
+    layers = {name.split(".")[4] for name in state if name.startswith(f"{body}encoder.layer.")}
+    encoder = {
+        "model_type": "bert",
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": width // 32,
+        "intermediate_size": len(state[f"{body}encoder.layer.0.intermediate.dense.bias"]),
+        "max_position_embeddings": len(state[f"{body}embeddings.position_embeddings.weight"]),
+        "type_vocab_size": len(state[f"{body}embeddings.token_type_embeddings.weight"]),
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 1,
+    }
+    return ModelConfig(
+        name="polylex-mini",
+        encoder=encoder,
+        pivot_size=terms,
+        pivot_width=pivot_width,
+        pivot_norm_eps=1e-5,
+        pivot_speakers="all",
+        source_speakers="content",
+        max_length=512,
+        stride=64,
+    )
+
+
+def main() -> None:
+    """Convert, export, and say where."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder with weights.npz and tokenizer.json")
+    parser.add_argument("torch", type=Path, help="PyTorch folder to write")
+    parser.add_argument("--out", type=Path, default=Path("src/polylex/assets/polylex-mini"), help="exported folder to write")
+    options = parser.parse_args()
+
+    state = read_state(options.run / "weights.npz")
+    model = SparseModel(mini_config(state), Tokens.read(options.run))
+    fill(model, state, str(options.run))
+    model.eval()
+    config = replace(model.config, weights_id=identity(model))
+    model.save_pretrained(options.torch)
+    export(model, options.out)
+    print(f"{config.name} {config.weights_id[:12]}: {options.torch}, {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Every error Polylex raises on purpose, importable by name.
+
+    PolylexError
+    ├── BadInput (ValueError)            a record, text, file or argument that cannot be used
+    │   ├── BadRecord                    one line or row of an input; carries `source`, `line` and `reason`
+    │   ├── TextTooLong                  a text over the caller's limit of characters
+    │   │   └── RecordTooLong            the same, of a line or row; a BadRecord too
+    │   └── DuplicateId                  two documents with one id
+    │       └── DuplicateRecord          the same, of a line or row; a BadRecord too
+    ├── BadVectors (ValueError)          arrays that break the contract of SparseVectors
+    ├── VocabMismatch (ValueError)       two things were encoded in different term spaces
+    ├── ModelMismatch (ValueError)       same term space, but weights of another model
+    ├── ModelNotFound (LookupError)      no such bundled model, folder or hub id
+    ├── BadModel (ValueError)            a model folder that is incomplete, inconsistent or too new
+    ├── IndexNotFound (LookupError)      no index at that path
+    ├── IndexExists (FileExistsError)    refusing to overwrite
+    ├── IndexLocked (RuntimeError)       another process is writing; names it
+    ├── CorruptIndex (ValueError)        a file is missing, short or fails its checksum; names the file
+    ├── UnknownFormat (ValueError)       a format version this release cannot read
+    ├── DocumentNotFound (LookupError)   no document with that id
+    ├── StorageFull (OSError)            the disk is full; nothing was half-written
+    └── MissingExtra (ImportError)       an optional dependency; names the pip line
+
+Each message gives the value, what was expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class PolylexError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class BadInput(PolylexError, ValueError):
+    """A record, text, file or argument that cannot be used."""
+
+
+class BadRecord(BadInput):
+    """One line or row of an input file that cannot be used.
+
+    source  str  name of the file, or "<stdin>"
+    line    int  1-based line (or row) number; 0 where the fault is the whole file
+    reason  str  what is wrong and what was expected
+    """
+
+    def __init__(self, source: str, line: int, reason: str) -> None:
+        super().__init__(f"{source}:{line}: {reason}" if line else f"{source}: {reason}")
+        self.source, self.line, self.reason = source, line, reason
+
+
+class TextTooLong(BadInput):
+    """A text with more characters than the caller allows."""
+
+
+class DuplicateId(BadInput):
+    """Two documents with one id."""
+
+
+class RecordTooLong(BadRecord, TextTooLong):
+    """A line or row whose text has more characters than the caller allows."""
+
+
+class DuplicateRecord(BadRecord, DuplicateId):
+    """A line or row with an id that an earlier one has."""
+
+
+class BadVectors(PolylexError, ValueError):
+    """Arrays that break the contract of SparseVectors."""
+
+
+class VocabMismatch(PolylexError, ValueError):
+    """Two things were encoded in different term spaces."""
+
+
+class ModelMismatch(PolylexError, ValueError):
+    """Same term space, but the weights come from another model."""
+
+
+class ModelNotFound(PolylexError, LookupError):
+    """No bundled model, folder or hub repository of that name."""
+
+
+class BadModel(PolylexError, ValueError):
+    """A model folder that is incomplete, inconsistent or written by a newer release."""
+
+
+class IndexNotFound(PolylexError, LookupError):
+    """No index at that path."""
+
+
+class IndexExists(PolylexError, FileExistsError):
+    """An index is already there and overwriting was not asked for."""
+
+
+class IndexLocked(PolylexError, RuntimeError):
+    """Another process is writing to the index."""
+
+
+class CorruptIndex(PolylexError, ValueError):
+    """A file of the index is missing, truncated or fails its checksum."""
+
+
+class UnknownFormat(PolylexError, ValueError):
+    """A format version that this release cannot read."""
+
+
+class DocumentNotFound(PolylexError, LookupError):
+    """No document with that id."""
+
+
+class StorageFull(PolylexError, OSError):
+    """The disk is full; what was there before is untouched."""
+
+
+class MissingExtra(PolylexError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f'{purpose} needs {package}, which is not installed. Run: pip install "polylex[{extra}]"')

@@ -1,0 +1,63 @@
+"""Where a model is: the bundled one, a folder, or a repository on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polylex.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from polylex.runtime.encoder import Encoder
+
+DEFAULT = "polylex-mini"
+_ASSETS = Path(__file__).parent / "assets"
+# What an exported model consists of; nothing else is downloaded.
+_FILES = ["config.json", "tokenizer.json", "tokenizer.json.gz", "*.onnx", "model.safetensors", "*.txt", "README.md"]
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with Polylex."""
+    return sorted(path.parent.name for path in _ASSETS.glob("*/config.json"))
+
+
+def locate(model: str | os.PathLike[str] = DEFAULT, *, revision: str | None = None) -> Path:
+    """The folder of a model: a bundled name, a folder, or a hub id "owner/name" (downloaded once, then cached).
+
+    Raises ModelNotFound, saying what was tried.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path
+    name = str(model)
+    if (_ASSETS / name / "config.json").is_file() and name == Path(name).name:
+        return _ASSETS / name
+    if name.count("/") != 1 or path.is_absolute() or name.startswith("."):
+        raise ModelNotFound(
+            f"no model {name!r}: not a folder, not bundled ({', '.join(bundled()) or 'none'}), "
+            'and not a hub id such as "owner/name"'
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except Exception as fault:  # the hub client raises many kinds (network, HTTP, missing, gated, offline)
+        raise ModelNotFound(
+            f"{name!r} is neither a folder nor bundled, and the Hugging Face hub did not give it: {fault}. "
+            "Check the name and the network, or download the folder and give its path."
+        ) from fault
+
+
+def load(
+    model: str | os.PathLike[str] = DEFAULT, *, revision: str | None = None, threads: int | None = None
+) -> Encoder:
+    """Open a model for encoding; without arguments the bundled one, offline.
+
+    model     bundled name, folder, or hub id
+    revision  branch, tag or commit on the hub
+    threads   texts encoded at one time; the cores this process may use by default
+    """
+    from polylex.runtime.encoder import Encoder
+
+    return Encoder(locate(model, revision=revision), threads=threads)

@@ -1,0 +1,1 @@
+"""Text to sparse vector without PyTorch: tokenizers and ONNX Runtime."""

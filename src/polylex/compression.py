@@ -30,7 +30,7 @@ _STEP = 4096  # packed bytes unpacked at a time: at most 128 MiB, even for a mal
 
 
 @contextmanager
-def open_bytes(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
+def open_bytes(path: str | PathLike[str]) -> Iterator[io.BufferedIOBase]:
     """Open a file for reading, unpacked; `-` is standard input, which stays open afterwards.
 
     Reading raises one of READ_ERRORS where the file is truncated or damaged. Opening raises OSError as `open` does,
@@ -39,11 +39,13 @@ def open_bytes(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
         packed = sys.stdin.buffer if str(path) == "-" else stack.enter_context(Path(path).open("rb"))
         head = packed.read(_HEAD)
+        if not head and Path(path).suffix.lower() in SUFFIXES:
+            raise EOFError("the file is empty, which no packed file is")
         stream = stack.enter_context(io.BufferedReader(_Rejoined(head, packed), 1 << 18))
         yield stack.enter_context(_unpacked(head, stream))
 
 
-def _unpacked(head: bytes, stream: IO[bytes]) -> IO[bytes]:
+def _unpacked(head: bytes, stream: io.BufferedReader[_Rejoined]) -> io.BufferedIOBase:
     if head.startswith(_GZIP):
         return gzip.GzipFile(fileobj=stream, mode="rb")
     if head.startswith(_XZ):
@@ -77,7 +79,7 @@ class _Zstandard(io.RawIOBase):
     Both packages' own readers will not do: zstandard's takes a truncated file for a complete one.
     """
 
-    def __init__(self, packed: IO[bytes]) -> None:
+    def __init__(self, packed: io.BufferedReader[_Rejoined]) -> None:
         self._new_frame, self._error = _zstandard()
         self._packed, self._frame = packed, self._new_frame()
         self._waiting, self._ready = b"", b""

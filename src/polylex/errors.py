@@ -14,6 +14,7 @@
     ├── BadModel (ValueError)            a model folder that is incomplete, inconsistent or too new
     ├── IndexNotFound (LookupError)      no index at that path
     ├── IndexExists (FileExistsError)    refusing to overwrite
+    ├── UnfinishedBuild (FileExistsError) a build with other settings was interrupted there
     ├── IndexLocked (RuntimeError)       another process is writing; names it
     ├── CorruptIndex (ValueError)        a file is missing, short or fails its checksum; names the file
     ├── UnknownFormat (ValueError)       a format version this release cannot read
@@ -90,6 +91,10 @@ class IndexNotFound(PolylexError, LookupError):
 
 class IndexExists(PolylexError, FileExistsError):
     """An index is already there and overwriting was not asked for."""
+
+
+class UnfinishedBuild(PolylexError, FileExistsError):
+    """An interrupted build with other settings waits there to be continued."""
 
 
 class IndexLocked(PolylexError, RuntimeError):

@@ -47,7 +47,7 @@ class Evaluation:
         return {language: self._mean(of_query == language) for language in sorted(set(self.languages))}
 
     def macro(self, languages: Iterable[str] | None = None) -> dict[str, float]:
-        """Of every measure the mean of the languages' means: each language counts the same, however many queries it has.
+        """Of every measure the mean of the languages' means: each counts the same, however many queries it has.
 
         languages  those that the mean is over; all by default. Raises BadInput for one without a judged query: a mean
                    over fewer languages than asked for would pass for the whole.

@@ -52,7 +52,8 @@ def find_files(paths: PathName | Sequence[PathName], format: Format | None = Non
 
     format  None takes it from each name, and JSON lines for standard input
 
-    Raises BadInput for a path that is not there, a format that is unknown or cannot be told, a folder without documents.
+    Raises BadInput for a path that is not there, a format that is unknown or cannot be told, and a folder that
+    cannot be listed or has no documents.
     """
     if format is not None and format not in FORMATS:
         raise BadInput(f"unknown format {format!r}; known are {', '.join(FORMATS)}")
@@ -74,7 +75,7 @@ def _behind(path: PathName, format: Format | None) -> list[File]:
             raise BadInput("Parquet cannot be read from standard input; give the file's path")
         return [File("-", "<stdin>", "stdin", format or "jsonl")]
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise BadInput(f"{clean(str(path))}: no such file or folder")
     if path.is_dir():
         return _in_folder(path, format)
@@ -92,26 +93,28 @@ def _in_folder(folder: Path, format: Format | None) -> list[File]:
     is_beir = beir_file(folder, "queries") is not None or (folder / "qrels").is_dir()
     if corpus is not None and is_beir and format in (None, "jsonl"):
         return [_file(corpus, folder, "jsonl")]
-    found = [_file(path, folder, kind) for path in _walk(folder) if (kind := _format_of(path)) is not None]
-    if format is None:
-        found = [file for file in found if file.format != "text"] or found  # a README.md beside data is no document
-    elif format == "lines":
-        found = [_file(Path(file.path), folder, "lines") for file in found if file.format == "text"]
-    else:
-        found = [file for file in found if file.format == format]
+    held: Format | None = "text" if format == "lines" else format
+    kinds = ((path, _format_of(path)) for path in _walk(folder))
+    found = [_file(path, folder, format or kind) for path, kind in kinds if kind is not None and held in (None, kind)]
     if not found:
-        endings = [ending for ending, kind in _ENDINGS.items() if format in (None, kind, "lines")]
+        endings = [ending for ending, kind in _ENDINGS.items() if held in (None, kind)]
         raise BadInput(f"{clean(str(folder))}: no documents in this folder; looked for {' '.join(endings)}")
+    if format is None:  # a README.md beside tables is no document
+        return [file for file in found if file.format != "text"] or found
     return found
 
 
 def _walk(folder: Path) -> list[Path]:
     """All files below `folder` that are not hidden, in the order of their paths in it."""
     found = []
-    for here, folders, names in os.walk(folder):
+    for here, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(here, name) for name in names if not name.startswith(".")]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    raise BadInput(f"{clean(str(error.filename))}: this folder cannot be listed: {error.strerror}") from error
 
 
 def _file(path: Path, folder: Path, format: Format) -> File:

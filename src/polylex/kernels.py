@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,10 +37,10 @@ class _Segment(ctypes.Structure):
 def _load() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they were not built."""
     try:
-        from polylex import _kernels
+        _kernels = import_module("polylex._kernels")
     except ImportError:
         return None
-    library = ctypes.CDLL(_kernels.__file__)
+    library = ctypes.CDLL(str(_kernels.__file__))
     library.polylex_search.restype = _COUNT
     library.polylex_search.argtypes = [_POINTER, _COUNT, _POINTER, _POINTER, _POINTER, _COUNT, _COUNT, *[_POINTER] * 4]
     library.polylex_positions.restype = _COUNT

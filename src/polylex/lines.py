@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO
+from io import BufferedIOBase
 
 from polylex.compression import READ_ERRORS
 from polylex.errors import BadRecord
@@ -19,7 +19,7 @@ class Lines:
     order mark at the start is dropped. `number` is the 1-based number of the line that came last.
     """
 
-    def __init__(self, stream: IO[bytes], source: str, limit: int) -> None:
+    def __init__(self, stream: BufferedIOBase, source: str, limit: int) -> None:
         self.source, self.number = source, 0
         self._stream, self._limit, self._ended = stream, limit, False
 
@@ -56,8 +56,8 @@ class Lines:
     def _skip_rest(self, raw: bytes) -> bool:
         """Read up to the end of the line that begins with `raw`; False if that was over the limit."""
         whole = len(raw) <= self._limit
-        while len(raw) > self._limit and not raw.endswith(b"\n"):
-            raw = self._stream.readline(self._limit + 1)
+        while raw and not whole and not raw.endswith(b"\n"):
+            raw = self._stream.readline(min(self._limit + 1, 1 << 16))
         return whole
 
 

@@ -60,4 +60,7 @@ def load(
     """
     from polylex.runtime.encoder import Encoder
 
-    return Encoder(locate(model, revision=revision), threads=threads)
+    encoder = Encoder(locate(model, revision=revision), threads=threads)
+    if not Path(model).is_dir():
+        encoder.source = str(model)  # a name means the same on another machine, a folder of this one may not
+    return encoder

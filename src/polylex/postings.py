@@ -62,7 +62,8 @@ class Segment:
             raise CorruptIndex(f"{path} is not a segment (format {metadata.get('format')!r}); restore it from a copy")
         if metadata.get("version") != VERSION:
             raise UnknownFormat(
-                f"{path} has segment version {metadata.get('version')!r}, this release reads {VERSION!r}; upgrade polylex"
+                f"{path} has segment version {metadata.get('version')!r}, this release reads {VERSION!r}; "
+                "upgrade polylex"
             )
         fault = _misfit(arrays, metadata)
         if fault:
@@ -75,9 +76,9 @@ class Segment:
         return "u8" if self.weights.dtype == np.uint8 else "f32"
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> SparseVectors:
-        """The vectors of the given rows (global, any order, may repeat), or of all; as stored, so u8 weights come rounded.
+        """The vectors of some rows of the index (in any order, with repeats), or of all rows of this segment.
 
-        Reads all offsets. Raises CorruptIndex where the postings make no vectors.
+        u8 weights come rounded, as stored. Reads all offsets. Raises CorruptIndex where the postings make no vectors.
         """
         try:
             if rows is None:
@@ -182,3 +183,11 @@ def _quantise(weights: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDAr
     """Weights in units of bounds / 255, rounded to nearest, never 0: a term that is there stays there."""
     units = np.rint(weights.astype(np.float64) / bounds * 255)
     return np.maximum(units, 1).astype(np.uint8)
+
+
+def rows_between(vectors: SparseVectors, start: int, stop: int) -> SparseVectors:
+    """Rows start .. stop - 1, without copying."""
+    begin, end = vectors.indptr[start], vectors.indptr[stop]
+    return SparseVectors(
+        vectors.indptr[start : stop + 1] - begin, vectors.terms[begin:end], vectors.weights[begin:end], vectors.vocab
+    )

@@ -10,21 +10,21 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from os import PathLike
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from io import BufferedIOBase
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from polylex.compression import READ_ERRORS, open_bytes
-from polylex.errors import BadRecord, MissingExtra
+from polylex.errors import BadInput, BadRecord, MissingExtra
+from polylex.files import File
 from polylex.lines import Lines, decode, unreadable
 from polylex.text import REPLACEMENT
 
 if TYPE_CHECKING:
     import pyarrow
 
-JSON: TypeAlias = Union[str, int, float, bool, None, list["JSON"], dict[str, "JSON"]]
-Format = Literal["jsonl", "tsv", "csv", "parquet", "text", "lines"]
+JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -34,7 +34,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Record:
     """One record as it came.
 
-    fields  its values by name; lone surrogates and NULs, which no store can hold, are U+FFFD
+    fields  its values by name; lone surrogates, which no store can hold, are U+FFFD
     line    1-based line on which it starts, or row of a Parquet file; 0 where it is the whole file
     """
 
@@ -42,29 +42,13 @@ class Record:
     line: int
 
 
-Parsed: TypeAlias = Union[Record, BadRecord]
+Parsed: TypeAlias = Record | BadRecord
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file to read records from.
-
-    path    where it is; "-" is standard input
-    name    what error messages call it
-    label   what generated ids call it: the path below the folder that was given, so that moving it changes no id
-    format  what it holds
-    """
-
-    path: str | PathLike[str]
-    name: str
-    label: str
-    format: Format
-
-
-def read_records(file: File, columns: Sequence[str], limit: int) -> Iterator[Parsed]:
+def read_records(file: File, columns: Collection[str], limit: int) -> Iterator[Parsed]:
     """Records of one file, with a BadRecord where one cannot be used.
 
-    columns  names that make the first line of a TSV file a header, where one of them is in it
+    columns  lower-case names that make the first line of a TSV file a header, where one of them is in it
     limit    bytes that a line, or a file of format "text", may have
     """
     try:
@@ -99,7 +83,7 @@ def _plain_lines(lines: Lines) -> Iterator[Parsed]:
             yield Record({"text": text.rstrip("\r\n")}, lines.number)
 
 
-def _whole(stream: IO[bytes], file: File, limit: int) -> Parsed:
+def _whole(stream: BufferedIOBase, file: File, limit: int) -> Parsed:
     """A text file as one record; its id is its label."""
     raw = stream.read(limit + 1)
     if len(raw) > limit:
@@ -144,6 +128,8 @@ def _jsonl(lines: Lines) -> Iterator[Parsed]:
 def _json_record(text: str, source: str, line: int) -> Parsed:
     try:
         value = _DECODER.decode(text)
+        if _SURROGATE_ESCAPE.search(text):
+            value = storable(value)
     except json.JSONDecodeError as error:
         return BadRecord(
             source,
@@ -156,34 +142,48 @@ def _json_record(text: str, source: str, line: int) -> Parsed:
     except ValueError as error:  # _NotFinite, or an integer of thousands of digits
         return BadRecord(source, line, f"unreadable JSON: {error}")
     if not isinstance(value, dict):
-        return BadRecord(
-            source, line, f'got a JSON {_kind(value)}, expected one object a line, e.g. {{"id": "1", "text": "…"}}'
-        )
-    return Record(_storable(value) if _SURROGATE_ESCAPE.search(text) else value, line)
+        reason = f'got {brief(value)}, expected one object a line, such as {{"id": "1", "text": "..."}}'
+        return BadRecord(source, line, reason)
+    return Record(value, line)
 
 
 def _excerpt(text: str, at: int) -> str:
+    text = text.rstrip()
     start, end = max(0, at - 20), at + 20
     return ("…" if start else "") + repr(text[start:end]) + ("…" if end < len(text) else "")
 
 
-def _kind(value: JSON) -> str:
-    """What JSON calls the type of `value`."""
-    if value is None:
-        return "null"
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return names[type(value)]
+def storable(value: Any) -> Any:  # noqa: ANN401 (JSON in, JSON of the same shape out)
+    """`value` as JSON that any file can hold: lone surrogates are replaced, one for one.
 
-
-def _storable(value: Any) -> Any:  # noqa: ANN401 (JSON in, JSON of the same shape out)
-    """`value` with lone surrogates replaced, one for one: they are not Unicode text and no file can hold them."""
+    Raises BadInput for what is not JSON: NaN and infinities, keys that are no strings, bytes, dates, ...
+    """
     if isinstance(value, str):
         return _SURROGATE.sub(REPLACEMENT, value)
-    if isinstance(value, list):
-        return [_storable(item) for item in value]
-    if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    return value
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise BadInput(f"{brief(value)} is not JSON, so no index can hold it; turn it into a string, or leave it out")
+
+
+def brief(value: object) -> str:
+    """A value and its type for an error message, cut short."""
+    name = {dict: "object", list: "array", type(None): "null"}.get(type(value), type(value).__name__)
+    shown = "" if value is None else f" {ascii(value) if _is_broken(value) else repr(value)}"
+    return name + (shown if len(shown) <= 60 else shown[:60] + "…")
+
+
+def _is_broken(value: object) -> bool:
+    return isinstance(value, str) and _SURROGATE.search(value) is not None
+
+
+def names_of(fields: Mapping[str, JSON]) -> str:
+    """The names of a record's fields for an error message, cut short."""
+    shown = ", ".join(f"{name:.40}" for name in list(fields)[:10])
+    return (shown or "no field") + (", …" if len(fields) > 10 else "")
 
 
 # -- tables ------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def _csv_rows(lines: Lines, limit: int) -> Iterator[Row | BadRecord]:
                 yield start, row
 
 
-def _table(source: str, rows: Iterator[Row | BadRecord], columns: Sequence[str] | None) -> Iterator[Parsed]:
+def _table(source: str, rows: Iterator[Row | BadRecord], columns: Collection[str] | None) -> Iterator[Parsed]:
     """Records named by the header. Without `columns`, there is one; else only if its first row holds one of them.
 
     A table without a header has the columns id and text.
@@ -231,7 +231,7 @@ def _table(source: str, rows: Iterator[Row | BadRecord], columns: Sequence[str] 
             continue
         line, cells = row
         if header is None:
-            is_header = columns is None or not {cell.strip() for cell in cells}.isdisjoint(columns)
+            is_header = columns is None or not {cell.strip().lower() for cell in cells}.isdisjoint(columns)
             header = [cell.strip() for cell in cells] if is_header else ["id", "text"]
             if is_header and len(set(header)) < len(header):
                 yield BadRecord(source, line, f"a column name stands twice in the header {header}; rename one")
@@ -245,6 +245,9 @@ def _table(source: str, rows: Iterator[Row | BadRecord], columns: Sequence[str] 
 
 
 # -- Parquet -----------------------------------------------------------------------------------------
+
+
+_NO_VALUE = (ValueError, OverflowError)  # what Arrow raises for a value that Python cannot have
 
 
 def _parquet(file: File) -> Iterator[Parsed]:
@@ -261,11 +264,11 @@ def _parquet(file: File) -> Iterator[Parsed]:
             for batch in table.iter_batches(batch_size=256, columns=names):
                 for fields in _batch_rows(batch):
                     row += 1
-                    if fields is None:
-                        yield BadRecord(file.name, row, "a string of this row is not valid UTF-8; write the file again")
+                    if isinstance(fields, Exception):
+                        yield BadRecord(file.name, row, f"a value of this row cannot be read: {fields}")
                     else:
                         yield Record(fields, row)
-    except (pyarrow.ArrowException, *READ_ERRORS) as error:
+    except (pyarrow.ArrowException, *_NO_VALUE, *READ_ERRORS) as error:
         yield BadRecord(file.name, row, unreadable(error))
 
 
@@ -274,13 +277,13 @@ def _has_bytes(kind: pyarrow.DataType) -> bool:
     return "binary" in str(kind).split("<")[0].split("[")[0] or any(_has_bytes(inner) for inner in nested)
 
 
-def _batch_rows(batch: pyarrow.RecordBatch) -> Iterable[dict[str, JSON] | None]:
-    """Rows of a batch as JSON; None for one that holds a string of invalid UTF-8."""
+def _batch_rows(batch: pyarrow.RecordBatch) -> Iterable[dict[str, JSON] | Exception]:
+    """Rows of a batch as JSON; the error for one with a string that is not UTF-8 or a date that no calendar has."""
     try:
         rows = batch.to_pylist()
-    except UnicodeDecodeError:
+    except _NO_VALUE as error:
         if batch.num_rows == 1:
-            return [None]
+            return [error]
         singles = (batch.slice(index, 1) for index in range(batch.num_rows))
         return (row for single in singles for row in _batch_rows(single))
     return (_json_of(row) for row in rows)

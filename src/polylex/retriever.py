@@ -15,10 +15,11 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Protocol, cast
 
+from polylex.builder import IndexBuilder
 from polylex.corpus import Document, as_document, document_text
 from polylex.errors import BadInput, ModelMismatch
 from polylex.explanation import Explanation, Reader, explain
-from polylex.index import Hit, Index, IndexBuilder
+from polylex.index import Hit, Index
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab
 
@@ -75,7 +76,7 @@ class Retriever:
             if encoder is None:
                 from polylex.models import load
 
-                encoder = load(index.info().model_source)
+                encoder = load(index.info().settings.get("model") or index.info().encoder)
             return cls(encoder, index)
         except BaseException:
             index.close()
@@ -108,6 +109,7 @@ class Retriever:
 
             encoder = load()
         settings = {
+            "model": getattr(encoder, "source", None),
             "text_fields": list(text_fields) if text_fields else None,
             "pruning": repr(prune) if prune else None,
         }
@@ -199,6 +201,6 @@ def _skip(stream: Iterator[Document], builder: IndexBuilder) -> None:
     if len(builder) and (last is None or last.id != builder.last_id):
         raise BadInput(
             f"the interrupted build in {builder.folder} stopped after document {builder.last_id!r}, the input now has "
-            f"{last.id if last else 'fewer documents'!r} there. Give the same input again, or pass overwrite=True "
-            "(--overwrite) to start anew."
+            f"{last.id if last else 'fewer documents'!r} there. Give the same input again, or remove that folder to "
+            "begin anew."
         )

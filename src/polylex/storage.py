@@ -9,12 +9,14 @@ Arrays are stored in the safetensors layout (docs/format.md), so that any langua
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import math
 import mmap
 import os
 import secrets
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 
 from polylex.errors import BadInput, BadVectors, CorruptIndex, PolylexError, StorageFull, UnknownFormat
 from polylex.vectors import SparseVectors
+from polylex.vocab import Vocab
 
 VECTORS_FORMAT = "polylex-vectors"
 VECTORS_VERSION = "1"
@@ -66,7 +69,8 @@ def full_disk_named(path: Path) -> Iterator[None]:
 def storage_full(path: Path) -> StorageFull:
     """The error for a full disk, with what to do next."""
     return StorageFull(
-        errno.ENOSPC, "the disk is full; what was there before is untouched. Free some space and run the same again",
+        errno.ENOSPC,
+        "the disk is full; what was there before is untouched. Free some space and run the same again",
         str(path),
     )
 
@@ -143,7 +147,7 @@ def write_arrays(
     text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 8)
     parts = [len(text).to_bytes(8, "little"), text]
-    return write_file(folder, name, [*parts, *(memoryview(np.ascontiguousarray(a)).cast("B") for _, a in ordered)])
+    return write_file(folder, name, [*parts, *(np.ascontiguousarray(a).view(np.uint8).data for _, a in ordered)])
 
 
 def map_arrays(path: Path, fault: type[PolylexError] = CorruptIndex) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -194,6 +198,13 @@ def save_vectors(path: Path | str, vectors: SparseVectors, ids: Sequence[str] | 
     Raises BadInput unless there is one id a row, StorageFull.
     """
     path = Path(path)
+    write_vectors(path.parent, lambda _: path.name, vectors, ids)
+
+
+def write_vectors(
+    folder: Path, name: Callable[[str], str], vectors: SparseVectors, ids: Sequence[str] | None = None
+) -> Written:
+    """What `save_vectors` does, under a name made of the content's SHA-256 (hex)."""
     if ids is not None and len(ids) != len(vectors):
         raise BadInput(f"{len(ids)} ids for {len(vectors)} vectors; give one id a row, or none at all")
     arrays: dict[str, NDArray[Any]] = {
@@ -204,7 +215,7 @@ def save_vectors(path: Path | str, vectors: SparseVectors, ids: Sequence[str] | 
     if ids is not None:
         arrays["ids"] = np.frombuffer(json.dumps(list(ids), separators=(",", ":")).encode("ascii"), np.uint8)
     metadata = {"format": VECTORS_FORMAT, "version": VECTORS_VERSION, "vocab": vectors.vocab}
-    write_arrays(path.parent, lambda _: path.name, arrays, metadata)
+    return write_arrays(folder, name, arrays, metadata)
 
 
 def load_vectors(path: Path | str) -> tuple[SparseVectors, list[str] | None]:
@@ -229,3 +240,30 @@ def load_vectors(path: Path | str) -> tuple[SparseVectors, list[str] | None]:
     if ids is not None and not (isinstance(ids, list) and len(ids) == len(vectors)):
         raise BadVectors(f"{path} is damaged (its ids do not fit {len(vectors)} rows); encode again")
     return vectors, ids
+
+
+# -- vocabulary ----------------------------------------------------------------------------------
+
+
+def vocab_name(fingerprint: str) -> str:
+    """Name of the file that holds the vocabulary of that fingerprint."""
+    return f"vocab-{fingerprint[:16]}.json.gz"
+
+
+def write_vocab(folder: Path, vocab: Vocab) -> Written:
+    """Write the names of all terms: the very text whose SHA-256 is the fingerprint, compressed. Raises StorageFull."""
+    text = json.dumps([vocab.pivot, vocab.source], ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    return write_file(folder, lambda _: vocab_name(vocab.fingerprint), [gzip.compress(text, 6, mtime=0)])
+
+
+def read_vocab(path: Path, fingerprint: str) -> Vocab:
+    """The vocabulary of a file of write_vocab. Raises CorruptIndex unless its names have that fingerprint."""
+    try:
+        text = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise CorruptIndex(f"{path} is missing; restore the index from a copy") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as fault:
+        raise CorruptIndex(f"{path} is damaged ({fault}); restore the index from a copy") from None
+    if hashlib.sha256(text).hexdigest() != fingerprint:
+        raise CorruptIndex(f"{path} is damaged: its names fail their checksum; restore the index from a copy")
+    return Vocab(*json.loads(text))

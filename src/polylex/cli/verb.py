@@ -31,16 +31,16 @@ def voice() -> Voice:
 
 
 class Argument(click.Argument):
-    """A positional argument with a line of help."""
+    """A positional argument with a line of help, which click has only since 8.5."""
 
-    def __init__(self, declarations: list[str], *, about: str, **attributes: Any) -> None:  # noqa: ANN401 - click's own
-        super().__init__(declarations, **attributes)
+    def __init__(self, declarations: list[str], *, about: str, metavar: str, **attributes: Any) -> None:  # noqa: ANN401
+        super().__init__(declarations, metavar=metavar, **attributes)
         self.about = about
 
 
-def argument(name: str, *, about: str, **attributes: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - click's own
+def argument(name: str, metavar: str, about: str, **attributes: Any) -> Callable[[Any], Any]:  # noqa: ANN401
     """Declare an Argument of a verb."""
-    return click.argument(name, cls=Argument, about=about, **attributes)
+    return click.argument(name, cls=Argument, metavar=metavar, about=about, **attributes)
 
 
 class Verb(click.Command):
@@ -61,7 +61,7 @@ class Verb(click.Command):
         """Usage, purpose, arguments, options, what is printed, examples, exit codes."""
         self.format_usage(ctx, formatter)
         self.format_help_text(ctx, formatter)
-        arguments = [(each.make_metavar(ctx), each.about) for each in self.params if isinstance(each, Argument)]
+        arguments = [(str(each.metavar), each.about) for each in self.params if isinstance(each, Argument)]
         if arguments:
             with formatter.section("Arguments"):
                 formatter.write_dl(arguments)
@@ -85,7 +85,8 @@ def voice_options() -> list[click.Parameter]:
         if value:
             setattr(context.find_root().ensure_object(Voice), str(parameter.name), True)
         if value and parameter.name == "verbose":
-            logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="polylex: %(name)s: %(message)s")
+            logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+            logging.getLogger("polylex").setLevel(logging.DEBUG)
 
     return [
         click.Option(

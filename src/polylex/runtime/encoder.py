@@ -37,6 +37,8 @@ class Encoder:
 
     One text is one run of the graph, with no padding and no batch dimension: a text's vector depends on nothing but
     the text. Texts are spread over `threads`.
+
+    source  str  what `polylex.load` takes to open this model again; an index keeps it
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, threads: int | None = None) -> None:
@@ -45,6 +47,7 @@ class Encoder:
         Raises BadModel when the folder is incomplete or cannot be read.
         """
         self.folder = Path(folder)
+        self.source = str(self.folder.resolve())
         self.config = ModelConfig.read(self.folder)
         self.threads = threads or _cores()
         self.tokens = Tokens.read(self.folder)

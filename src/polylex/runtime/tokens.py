@@ -71,17 +71,29 @@ class Tokens:
         """The text of tokenizer.json."""
         return str(self._tokenizer.to_str())
 
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """Special tokens that stand before and after the content of every window."""
+        return list(self._head), list(self._tail)
+
+    def content(self, texts: Sequence[str], prepare: Preparation) -> list[list[int]]:
+        """Token ids of whole texts, uncut and without special tokens; a blank text has none."""
+        prepared = [prepare(text) if text.strip() else "" for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared, add_special_tokens=False)]
+
     def windows(self, texts: Sequence[str], prepare: Preparation, max_length: int, stride: int) -> list[list[Window]]:
         """Cut every text into windows of at most `max_length` tokens, neighbours sharing `stride` of them.
 
-        A short text is one window; an empty one is a window of special tokens only. `max_length` counts special tokens.
+        A short text is one window; a blank one is a window of special tokens only. `max_length` counts special tokens.
         """
         room = max_length - len(self._head) - len(self._tail)
         if room <= stride:
             raise BadModel(f"max_length {max_length} leaves {room} tokens, which must be more than the stride {stride}")
         skip = len(prepare.prompt)
         cut = []
-        for encoding in self._tokenizer.encode_batch([prepare(text) for text in texts], add_special_tokens=False):
+        # Of a blank text nothing is left to the tokenizer: most of them would make a token of the space.
+        prepared = [prepare(text) if text.strip() else "" for text in texts]
+        for encoding in self._tokenizer.encode_batch(prepared, add_special_tokens=False):
             ids = np.array(encoding.ids, np.int64)
             spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
             spans = np.maximum(spans - skip, 0)

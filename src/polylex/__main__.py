@@ -1,0 +1,5 @@
+"""`python -m polylex` is the command `polylex`."""
+
+from polylex.cli import main
+
+main()

@@ -1,0 +1,261 @@
+"""`polylex index`: documents in, a searchable folder out, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from polylex.cli import options
+from polylex.cli.terminal import note, print_json, progress, show_bytes, show_count, show_rate, show_seconds, stdout
+from polylex.cli.verb import Verb, argument, voice
+
+if TYPE_CHECKING:
+    from polylex.corpus import Document
+    from polylex.errors import BadRecord
+    from polylex.files import Format
+    from polylex.index import IndexInfo
+    from polylex.retriever import Progress
+    from polylex.runtime.encoder import Encoder, Kind
+    from polylex.vectors import SparseVectors
+    from polylex.vocab import Vocab
+
+_SHOWN_FAULTS = 10  # skipped records named one by one; the others are counted
+_COUNTED_BYTES = 1 << 30  # of input whose lines are counted beforehand: a second of reading
+
+
+@click.command(
+    "index",
+    cls=Verb,
+    prints="Documents, terms per document, size, time and rate; with --json one object. Progress goes to standard error.",
+    examples="""
+polylex index articles.jsonl --out articles.plx
+polylex index notes/ --out notes.plx                     a folder of .txt and .md files
+polylex index scifact/ --out scifact.plx                 a BEIR folder
+polylex index news.tsv.gz --id-field key --text-fields headline,body --out news.plx
+zcat dump.gz | jq -c .article | polylex index - --out dump.plx --on-error skip
+polylex index articles.jsonl --out small.plx --prune-mass 0.9
+
+Nothing stands at INDEX before the last document is in. After an interruption (Ctrl-C, a power
+cut) the same command goes on where it stopped.
+""",
+)
+@argument(
+    "inputs",
+    "INPUT...",
+    "Files or folders (JSON lines, TSV, CSV, Parquet, text, BEIR), plain or packed with gz, xz, bz2 or zst; - is "
+    "standard input.",
+    nargs=-1,
+    required=True,
+)
+@click.option("-o", "--out", required=True, metavar="INDEX", help="Folder to write; refused if it exists.")
+@options.documents
+@click.option(
+    "--prune-mass",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Keep per document the fewest heaviest terms that hold SHARE of its weight; 0 < SHARE <= 1, e.g. 0.9.",
+)
+@click.option("--prune-top", type=options.AT_LEAST_1, metavar="N", help="Keep at most N terms per document, N >= 1.")
+@options.model
+@options.threads
+@click.option("--overwrite", is_flag=True, help="Replace INDEX; it stays searchable until the new one is complete.")
+@options.as_json
+def index(
+    inputs: tuple[str, ...],
+    out: str,
+    prune_mass: float | None,
+    prune_top: int | None,
+    as_json: bool,
+    **settings: Any,  # noqa: ANN401 - as declared above
+) -> None:
+    """Encode documents and build a searchable index of them."""
+    from polylex.models import load
+    from polylex.prune import Pruning
+    from polylex.retriever import Retriever
+
+    started = time.perf_counter()
+    skipped = Skipped()
+    documents = read(inputs, skipped, **settings)
+    with _says_what_is_safe() as build, progress("Indexing", expected(inputs, settings["format_"])) as bar:
+
+        def report(state: Progress) -> None:
+            if build.documents is None:
+                build.resumed = state.resumed
+                bar.start_at(state.resumed)
+            build.documents = state.documents
+
+        retriever = Retriever.build(
+            out,
+            documents,
+            Watched(load(settings["model"], threads=settings["threads"]), bar.advance),
+            text_fields=settings["text_fields"],
+            prune=Pruning(mass=prune_mass, top_k=prune_top) or None,
+            overwrite=settings["overwrite"],
+            on_progress=report,
+        )
+    with retriever:
+        info = retriever.index.info()
+    seconds = time.perf_counter() - started
+    if as_json:
+        print_json(
+            {
+                "index": out,
+                "documents": info.documents,
+                "encoded": info.documents - build.resumed,
+                "skipped": skipped.count,
+                "terms_per_document": info.terms_per_document,
+                "bytes": info.bytes,
+                "seconds": round(seconds, 3),
+            }
+        )
+    elif not voice().quiet:
+        _show(out, info, seconds, skipped.count, build.resumed)
+
+
+def _show(out: str, info: IndexInfo, seconds: float, skipped: int, resumed: int) -> None:
+    """The summary for people."""
+    from rich.table import Table
+
+    console = stdout()
+    console.print(f"Indexed {show_count(info.documents, 'document')} into {out}", style="bold")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_row("  terms", f"{info.terms_per_document:.0f} per document")
+    table.add_row("  size", show_bytes(info.bytes))
+    rate = show_rate((info.documents - resumed) / seconds)
+    table.add_row("  time", f"{show_seconds(seconds)}, {rate} documents/s")
+    if resumed:
+        table.add_row("  before", f"{show_count(resumed, 'document')} of an interrupted run")
+    if skipped:
+        table.add_row("  skipped", show_count(skipped, "record"))
+    console.print(table)
+    console.print(f'Search it:  polylex search {shlex.quote(out)} "a question in any language"', style="dim")
+
+
+@dataclass
+class Build:
+    """How far a build has come: documents stored safely (None before it began), and those found there at its start."""
+
+    documents: int | None = None
+    resumed: int = 0
+
+
+@contextmanager
+def _says_what_is_safe() -> Iterator[Build]:
+    """Tell the user of an interrupted build what became of it."""
+    build = Build()
+    try:
+        yield build
+    except KeyboardInterrupt:
+        if build.documents:
+            stored = show_count(build.documents, "document")
+            message = f"interrupted; {stored} stored safely. Run the same command again to go on from there."
+        else:
+            message = "interrupted before the first documents were stored; nothing is left behind."
+        raise KeyboardInterrupt(message) from None
+
+
+# -- reading -----------------------------------------------------------------------------------------
+
+
+class Skipped:
+    """Records that could not be used: the first few are named on standard error, all are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, fault: BadRecord) -> None:
+        """Take note of one."""
+        self.count += 1
+        if self.count <= _SHOWN_FAULTS:
+            note(f"skipped {fault}")
+        elif self.count == _SHOWN_FAULTS + 1:
+            note("more records were skipped; the end says how many")
+
+
+def read(
+    inputs: Sequence[str],
+    skipped: Skipped,
+    *,
+    format_: Format | None,
+    id_field: str | None,
+    text_fields: list[str] | None,
+    on_error: Any,  # noqa: ANN401 - "stop" or "skip", as click has checked
+    max_chars: int,
+    **_: object,
+) -> Iterator[Document]:
+    """The documents that the options of `options.documents` name."""
+    from polylex.corpus import read_documents
+
+    return read_documents(
+        list(inputs),
+        format=format_,
+        id_field=id_field,
+        text_fields=text_fields,
+        on_error=on_error,
+        on_skip=skipped,
+        max_chars=max_chars,
+    )
+
+
+def expected(inputs: Sequence[str], format_: Format | None) -> int | None:
+    """How many documents the inputs hold, where that is cheap to tell: lines of plain files, files of a folder.
+
+    None where it is not; off by what a file has of blank lines, faulty ones, or no header. For a progress bar.
+    """
+    from polylex.compression import SUFFIXES
+    from polylex.files import find_files
+
+    files = find_files(list(inputs), format_)
+    if any(str(file.path) == "-" or str(file.path).endswith(SUFFIXES) for file in files):
+        return None
+    if any(file.format in ("csv", "parquet") for file in files):
+        return None
+    lined = [Path(file.path) for file in files if file.format != "text"]
+    if sum(os.path.getsize(path) for path in lined) > _COUNTED_BYTES:
+        return None
+    return len(files) - len(lined) + sum(map(_count_lines, lined))
+
+
+def _count_lines(path: Path) -> int:
+    """Line ends of a file, and its last line if that has none."""
+    lines, last = 0, b"\n"
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            lines, last = lines + block.count(b"\n"), block[-1:]
+    return lines + (last != b"\n")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An encoder that says when it has finished a text, which a build asks of no encoder."""
+
+    encoder: Encoder
+    on_text: Callable[[], None]
+
+    @property
+    def name(self) -> str:
+        """The encoder's own."""
+        return self.encoder.name
+
+    @property
+    def weights_id(self) -> str:
+        """The encoder's own."""
+        return self.encoder.weights_id
+
+    @property
+    def vocab(self) -> Vocab:
+        """The encoder's own."""
+        return self.encoder.vocab
+
+    def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> SparseVectors:
+        """One row a text, in order."""
+        return self.encoder.encode(texts, kind=kind, on_text=lambda windows: self.on_text())

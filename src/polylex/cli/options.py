@@ -1,0 +1,99 @@
+"""Options that several verbs take, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from polylex.files import FORMATS
+from polylex.models import DEFAULT
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+
+
+class FieldNames(click.ParamType):
+    """Names of fields, separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:  # noqa: ANN401
+        """Split at the commas."""
+        if isinstance(value, list):
+            return value
+        return [name.strip() for name in str(value).split(",") if name.strip()]
+
+
+FIELDS = FieldNames()
+AT_LEAST_1 = click.IntRange(min=1)
+
+model = click.option(
+    "--model",
+    default=DEFAULT,
+    show_default=True,
+    metavar="MODEL",
+    help="Bundled name, folder of an exported model, or a hub id such as owner/name.",
+)
+model_of_index = click.option(
+    "--model",
+    metavar="MODEL",
+    help="Bundled name, folder or hub id. [default: the model that the index was made with]",
+)
+threads = click.option(
+    "--threads",
+    type=AT_LEAST_1,
+    metavar="N",
+    help="Texts encoded at one time, N >= 1. [default: the cores this process may use]",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
+explain_limit = click.option(
+    "--limit", type=AT_LEAST_1, default=12, show_default=True, metavar="N", help="Shared terms to show, N >= 1."
+)
+top = click.option(
+    "-k", "k", type=AT_LEAST_1, default=10, show_default=True, metavar="N", help="Hits for each query, N >= 1."
+)
+
+
+def documents(command: F) -> F:
+    """The options of `read_documents`."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--format",
+                "format_",
+                type=click.Choice(FORMATS),
+                help="What the inputs hold. [default: told by each name; jsonl for -]",
+            ),
+            click.option(
+                "--id-field",
+                metavar="NAME",
+                help="Field with the id. [default: _id, id, docid or doc_id; made from file and line where there is none]",
+            ),
+            click.option(
+                "--text-fields",
+                type=FIELDS,
+                metavar="NAMES",
+                help="Fields to encode, in this order, e.g. title,text. [default: title and text, or their usual names]",
+            ),
+            click.option(
+                "--on-error",
+                type=click.Choice(("stop", "skip")),
+                default="stop",
+                show_default=True,
+                help="A record that cannot be used stops the run, or is skipped and named.",
+            ),
+            click.option(
+                "--max-chars",
+                type=AT_LEAST_1,
+                default=1_000_000,
+                show_default=True,
+                metavar="N",
+                help="Characters a text may have, N >= 1; a longer one is an error.",
+            ),
+        )
+    ):
+        command = decorate(command)
+    return command

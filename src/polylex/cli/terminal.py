@@ -1,0 +1,176 @@
+"""What people see: consoles, numbers with units, one-line texts, progress. Rich is imported when first used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from polylex.cli.verb import voice
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, Task
+    from rich.text import Text
+
+# A pipe has no width; wide enough for a sentence, narrow enough for a terminal it may end up in.
+PIPE_WIDTH = 120
+
+
+def stdout() -> Console:
+    """Standard output for people. Colours only on a terminal, never with NO_COLOR."""
+    return _console(sys.stdout)
+
+
+def stderr() -> Console:
+    """Standard error for people."""
+    return _console(sys.stderr)
+
+
+def _console(file: Any) -> Console:  # noqa: ANN401 - whatever stands in for a text stream
+    from rich.console import Console
+
+    console = Console(file=file, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and not console._environ.get("COLUMNS"):
+        console.width = PIPE_WIDTH
+    return console
+
+
+def is_unicode(console: Console) -> bool:
+    """Whether the terminal can show more than ASCII."""
+    return console.encoding.lower().startswith("utf")
+
+
+def print_json(value: object) -> None:
+    """One JSON object on one line of standard output, in readable characters where the output can hold them."""
+    unicode = (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, ensure_ascii=not unicode, allow_nan=False) + "\n")
+
+
+def note(message: str) -> None:
+    """A line for people on standard error; nothing with --quiet."""
+    if not voice().quiet:
+        print(f"polylex: {message}", file=sys.stderr)  # noqa: T201 - the command line is where printing belongs
+
+
+# -- numbers -----------------------------------------------------------------------------------------
+
+
+def show_bytes(size: float) -> str:
+    """Bytes with a decimal unit: 14_200_000 is "14.2 MB"."""
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 1000:
+            break
+    else:
+        size, unit = size / 1000, "TB"
+    return f"{size:.1f} {unit}"
+
+
+def show_seconds(seconds: float) -> str:
+    """A duration: 0.0042 is "4.2 ms", 3.21 is "3.2 s", 192 is "3 min 12 s"."""
+    if seconds < 1:
+        return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def show_rate(rate: float) -> str:
+    """Things a second, with as many digits as mean something."""
+    return f"{rate:,.1f}" if rate < 10 else f"{rate:,.0f}"
+
+
+def show_count(count: int, noun: str) -> str:
+    """A number with its noun: "1 document", "1,200 documents"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+# -- text --------------------------------------------------------------------------------------------
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def flat(text: str) -> str:
+    """The text with every white space character and control character as a space: one for one, so that spans hold."""
+    return "".join(" " if char.isspace() or not char.isprintable() and ord(char) < 0xA0 else char for char in text)
+
+
+# -- progress ----------------------------------------------------------------------------------------
+
+
+class Counter(Protocol):
+    """Where progress is counted."""
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more are done."""
+
+    def start_at(self, count: int) -> None:
+        """This many were done before; they say nothing about the rate."""
+
+
+class Silence:
+    """Progress that nobody watches."""
+
+    def advance(self, count: int = 1) -> None:
+        """Do nothing."""
+
+    def start_at(self, count: int) -> None:
+        """Do nothing."""
+
+
+class Bar:
+    """Progress on a terminal."""
+
+    def __init__(self, progress: Progress, task: Any) -> None:  # noqa: ANN401 - an opaque number of rich
+        self._progress, self._task = progress, task
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more are done."""
+        self._progress.advance(self._task, count)
+
+    def start_at(self, count: int) -> None:
+        """This many were done before."""
+        self._progress.reset(self._task, completed=count)
+
+
+@contextmanager
+def progress(doing: str, total: int | None, noun: str = "documents") -> Iterator[Counter]:
+    """A bar on standard error with rate and time left, gone at the end; nothing when quiet or nobody watches.
+
+    total  how many there will be; None if unknown
+    """
+    console = stderr()
+    if voice().quiet or not console.is_terminal:
+        yield Silence()
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns: list[ProgressColumn] = [SpinnerColumn(style="cyan"), TextColumn(doing), BarColumn(), _done_column(noun)]
+    columns += [TextColumn("·"), TimeElapsedColumn()] if total is None else [TextColumn("·"), TimeRemainingColumn(), TextColumn("left")]
+    with Progress(*columns, console=console, transient=True, refresh_per_second=8) as bars:
+        yield Bar(bars, bars.add_task(doing, total=total))
+
+
+def _done_column(noun: str) -> ProgressColumn:
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class Done(ProgressColumn):
+        """How many are done, of how many, at what rate."""
+
+        def render(self, task: Task) -> Text:
+            of = f" of {task.total:,.0f}" if task.total is not None else ""
+            rate = f" · {show_rate(task.speed)}/s" if task.speed else ""
+            return Text(f"{task.completed:,.0f}{of} {noun}{rate}")
+
+    return Done()

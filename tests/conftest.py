@@ -1,0 +1,9 @@
+import pytest
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    """The bundled model."""
+    import polylex
+
+    return polylex.load()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from encoding_cache import Encodings, identity
+from cache import Encodings, identity
 from numpy.typing import NDArray
 from ranking import Outcome, concatenated, mean_terms, rank
 
@@ -98,7 +98,9 @@ def _counts(texts: Iterable[list[str]], ids: dict[str, int], *, grow: bool) -> s
     """How often each term stands in each text. Terms not in `ids` are added to it, or left out."""
     ends, terms = [0], []
     for text in texts:
-        terms += [ids.setdefault(word, len(ids)) for word in text] if grow else [ids[word] for word in text if word in ids]
+        terms += (
+            [ids.setdefault(word, len(ids)) for word in text] if grow else [ids[word] for word in text if word in ids]
+        )
         ends.append(len(terms))
     counts = sp.csr_matrix((np.ones(len(terms), np.float32), terms, ends), shape=(len(ends) - 1, len(ids)))
     counts.sum_duplicates()
@@ -118,10 +120,10 @@ class Dense:
     max_length = 512
     batch_tokens = 4096
 
-    def __init__(self, folder: Path, precision: Literal["bfloat16", "float32"] = "bfloat16") -> None:
+    def __init__(self, folder: Path, cache: Path, precision: Literal["bfloat16", "float32"] = "bfloat16") -> None:
         self.folder, self.precision = folder, precision
         self.name = f"dense:{folder.resolve().name}"
-        self._encodings = Encodings(identity(folder, "dense", precision))
+        self._encodings = Encodings(identity(folder, "dense", precision), cache)
         self._loaded: tuple[Any, Any] | None = None
 
     def search(self, collection: Collection, k: int) -> Outcome:
@@ -160,7 +162,9 @@ class Dense:
             tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
             tokenizer.no_padding()
             tokenizer.enable_truncation(self.max_length)
-            model = AutoModel.from_pretrained(self.folder, dtype=getattr(torch, self.precision), add_pooling_layer=False)
+            model = AutoModel.from_pretrained(
+                self.folder, dtype=getattr(torch, self.precision), add_pooling_layer=False
+            )
             self._loaded = tokenizer, model.eval()
         return self._loaded
 

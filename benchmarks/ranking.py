@@ -48,7 +48,11 @@ def rank(collection: Collection, queries: Matrix, documents: Matrix, k: int = 10
     for start, scores in _blocks(queries, columns):
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         for row, ranking in enumerate(best):
-            reached = [(index, score) for index in ranking if (score := float(scores[row, index])) > 0 or not sp.issparse(queries)]
+            reached = [
+                (index, score)
+                for index in ranking
+                if (score := float(scores[row, index])) > 0 or not sp.issparse(queries)
+            ]
             run[collection.queries[start + row].id] = [(collection.ids[index], score) for index, score in reached]
     return run
 

@@ -32,7 +32,9 @@ def provenance(packages: Sequence[str] = ()) -> dict[str, Any]:
 
 def command() -> str:
     """The command line, without the folders that only this machine has."""
-    return " ".join(_FOLDERS.sub("", argument) for argument in ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return " ".join(
+        _FOLDERS.sub("", argument) for argument in ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -58,6 +60,7 @@ def write(path: Path, result: dict[str, Any]) -> None:
 
 def _commit() -> str:
     """The commit of this checkout, "+" behind it where files differ from it, "" outside git."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=_HERE, capture_output=True, text=True, check=True).stdout.strip()
 

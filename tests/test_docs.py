@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ BLOCK = re.compile(r"^```(\w+)?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def snippets(page: Path) -> list[tuple[str, str]]:
     """(code, printed) of a page's Python blocks; a ```text block right after one is what it prints."""
-    blocks = list(BLOCK.finditer(page.read_text("utf-8")))
+    text = page.read_text("utf-8")
+    blocks = list(BLOCK.finditer(text))
     found = []
-    for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, after in zip_longest(blocks, blocks[1:]):
         language, flags, code = block.groups()
         if language != "python" or "skip" in flags:
             continue
-        follows = after is not None and after[1] == "text" and not page.read_text("utf-8")[block.end() : after.start()].strip()
+        follows = after is not None and after[1] == "text" and not text[block.end() : after.start()].strip()
         found.append((code, after[3] if follows else ""))
     return found
 

@@ -14,8 +14,21 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#elif defined(_M_X64)
+#include <intrin.h>
+#define PREFETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
+#else
+#define PREFETCH(address) ((void)(address))
+#endif
+
 #define BLOCK 65536 /* documents of a segment at most: what 16 bits can tell apart */
 #define STRIDE 64   /* scores compared with the threshold at once; BLOCK is a multiple */
+#define UNROLL 16   /* postings added at once: as many float weights as a cache line holds */
+/* Postings that are asked for ahead. The processor looks ahead by itself, but not across pages and not from one run
+ * to the next; measured at 100k documents, doing so by hand takes a third off a search. */
+#define AHEAD 512
 
 typedef struct {
     const uint32_t *terms;   /* [runs] increasing */
@@ -26,6 +39,11 @@ typedef struct {
     int64_t runs, postings, rows, first_row;
     int64_t weight_size; /* 4: float, 1: uint8_t */
 } Segment;
+
+typedef struct {
+    int64_t start, end;
+    float factor; /* query weight, for uint8_t weights times their unit */
+} Run;
 
 typedef struct {
     float *scores; /* heap: the worst hit on top */
@@ -45,39 +63,78 @@ static int64_t lower_bound(const uint32_t *terms, int64_t low, int64_t high, uin
     return low;
 }
 
-static void add_floats(float *restrict scores, const uint16_t *restrict offsets, const float *restrict weights,
-                       int64_t count, float factor) {
-    for (int64_t i = 0; i < count; i++)
-        scores[offsets[i]] += weights[i] * factor;
+#define DEFINE_ADD(name, weight_type)                                                                                \
+    static void name(float *restrict scores, const uint16_t *restrict offsets, const weight_type *restrict weights,  \
+                     int64_t count, float factor) {                                                                  \
+        int64_t i = 0;                                                                                               \
+        for (; i + UNROLL <= count; i += UNROLL) {                                                                   \
+            PREFETCH(weights + i + AHEAD);                                                                           \
+            PREFETCH(offsets + i + AHEAD);                                                                           \
+            for (int64_t j = i; j < i + UNROLL; j++)                                                                 \
+                scores[offsets[j]] += (float)weights[j] * factor;                                                    \
+        }                                                                                                            \
+        for (; i < count; i++)                                                                                       \
+            scores[offsets[i]] += (float)weights[i] * factor;                                                        \
+    }
+
+DEFINE_ADD(add_floats, float)
+DEFINE_ADD(add_bytes, uint8_t)
+
+static void add(const Segment *segment, const Run *run, float *scores) {
+    const int64_t count = run->end - run->start;
+    if (segment->weight_size == 4)
+        add_floats(scores, segment->offsets + run->start, (const float *)segment->weights + run->start, count,
+                   run->factor);
+    else
+        add_bytes(scores, segment->offsets + run->start, (const uint8_t *)segment->weights + run->start, count,
+                  run->factor);
 }
 
-static void add_bytes(float *restrict scores, const uint16_t *restrict offsets, const uint8_t *restrict weights,
-                      int64_t count, float factor) {
-    for (int64_t i = 0; i < count; i++)
-        scores[offsets[i]] += (float)weights[i] * factor;
+/* Asks for the first postings of a run. */
+static void prefetch(const Segment *segment, const Run *run) {
+    const int64_t end = run->end - run->start < AHEAD ? run->end : run->start + AHEAD;
+    for (int64_t i = run->start; i < end; i += UNROLL) {
+        PREFETCH((const char *)segment->weights + i * segment->weight_size);
+        PREFETCH(segment->offsets + i);
+    }
 }
 
-/* Adds one query's products to `scores` in the order of the terms; 0, or -1 where a run leaves the postings. */
-static int accumulate(const Segment *segment, const uint32_t *terms, const float *weights, int64_t count,
-                      float *scores) {
-    int64_t run = 0;
-    for (int64_t i = 0; i < count; i++) {
-        run = lower_bound(segment->terms, run, segment->runs, terms[i]);
-        if (run == segment->runs)
+/* Finds the next term of the query that the segment has. `term` and `at` say where to go on, in query and segment.
+ * Returns 1 if there is one, 0 if not, -1 where its postings lie outside of the segment. */
+static int next_run(const Segment *segment, const uint32_t *terms, const float *weights, int64_t count, int64_t *term,
+                    int64_t *at, Run *run) {
+    for (; *term < count; ++*term) {
+        *at = lower_bound(segment->terms, *at, segment->runs, terms[*term]);
+        if (*at == segment->runs)
             return 0;
-        if (segment->terms[run] != terms[i])
+        if (segment->terms[*at] != terms[*term])
             continue;
-        const int64_t start = segment->starts[run], end = segment->starts[run + 1];
-        if (start > end || end > segment->postings)
+        run->start = segment->starts[*at];
+        run->end = segment->starts[*at + 1];
+        if (run->start > run->end || run->end > segment->postings)
             return -1;
-        if (segment->weight_size == 4)
-            add_floats(scores, segment->offsets + start, (const float *)segment->weights + start, end - start,
-                       weights[i]);
-        else
-            add_bytes(scores, segment->offsets + start, (const uint8_t *)segment->weights + start, end - start,
-                      weights[i] * (segment->bounds[run] / 255.0f));
+        run->factor = weights[(*term)++];
+        if (segment->weight_size == 1)
+            run->factor *= segment->bounds[*at] / 255.0f;
+        return 1;
     }
     return 0;
+}
+
+/* Adds one query's products to `scores` in the order of the terms; returns 0, or -1 as next_run does. */
+static int accumulate(const Segment *segment, const uint32_t *terms, const float *weights, int64_t count,
+                      float *scores) {
+    int64_t term = 0, at = 0;
+    Run run, next = {0, 0, 0.0f};
+    int more = next_run(segment, terms, weights, count, &term, &at, &run);
+    while (more > 0) {
+        more = next_run(segment, terms, weights, count, &term, &at, &next);
+        if (more > 0)
+            prefetch(segment, &next);
+        add(segment, &run, scores);
+        run = next;
+    }
+    return more;
 }
 
 /* Whether hit a ranks after hit b: lower score, or the same and a later document. */
@@ -202,4 +259,11 @@ EXPORT int64_t polylex_positions(const uint16_t *offsets, int64_t postings, cons
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "polylex._kernels", NULL, 0, NULL, NULL, NULL, NULL, NULL};
 
 /* An extension module only so that every installer builds and finds it; Python sees no function of it. */
-PyMODINIT_FUNC PyInit__kernels(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__kernels(void) {
+    PyObject *created = PyModule_Create(&module);
+#ifdef Py_GIL_DISABLED
+    if (created != NULL)
+        PyUnstable_Module_SetGIL(created, Py_MOD_GIL_NOT_USED);
+#endif
+    return created;
+}

@@ -77,7 +77,7 @@ class IndexBuilder:
             "vocab": vocab.fingerprint,
             "encoder": encoder,
             "weights_id": weights_id,
-            "settings": _json(settings or {}, "settings"),
+            "settings": _json(dict(settings or {}), "settings"),
             "precision": precision,
         }
         _check_target(self.path, overwrite)

@@ -318,13 +318,18 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _check_version(path: Path, connection: sqlite3.Connection) -> None:
-    """Raise unless this file is a catalog that this release reads."""
+    """Raise unless this file is a whole catalog of a version that this release reads."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
         raise CorruptIndex(f"{path} is an SQLite file of another program, or damaged; restore it from a copy")
     if version != VERSION:
         raise UnknownFormat(f"{path} has format version {version}, this release reads {VERSION}; upgrade polylex")
+    (pages,), (page_size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    if path.stat().st_size < pages * page_size:
+        raise CorruptIndex(
+            f"{path} has {path.stat().st_size} of {pages * page_size} bytes; restore the index from a copy"
+        )
 
 
 def _entries(connection: sqlite3.Connection, table: str) -> list[FileEntry]:

@@ -57,8 +57,8 @@ def document_text(fields: Mapping[str, JSON], text_fields: Sequence[str] | None 
     Raises BadInput where none of the fields is there, one is not a string, or nothing is left.
     """
     if text_fields is None:
-        body = next((name for name in BODY_FIELDS if name in fields), "")
-        wanted: Sequence[str] = (*TITLE_FIELDS, body)
+        bodies = [name for name in BODY_FIELDS if name in fields]
+        wanted: Sequence[str] = (*TITLE_FIELDS, *bodies[:1])
     else:
         wanted = text_fields
     names = [name for name in wanted if name in fields]

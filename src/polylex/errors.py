@@ -20,7 +20,10 @@
     ├── UnknownFormat (ValueError)       a format version this release cannot read
     ├── DocumentNotFound (LookupError)   no document with that id
     ├── StorageFull (OSError)            the disk is full; nothing was half-written
-    └── MissingExtra (ImportError)       an optional dependency; names the pip line
+    ├── MissingExtra (ImportError)       an optional dependency; names the pip line
+    └── RunStopped (RuntimeError)        a training run that must not go on
+        ├── DivergedRun                  its loss or gradient is no number any more
+        └── CollapsedRun                 its sparse space no longer means the texts; see polylex.train.monitor
 
 Each message gives the value, what was expected, and what to do next.
 """
@@ -58,7 +61,7 @@ class DuplicateId(BadInput):
 
 
 class RecordTooLong(BadRecord, TextTooLong):
-    """A line or row whose text has more characters than the caller allows."""
+    """A line, row or file that is longer than the caller allows."""
 
 
 class DuplicateRecord(BadRecord, DuplicateId):
@@ -122,3 +125,15 @@ class MissingExtra(PolylexError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f'{purpose} needs {package}, which is not installed. Run: pip install "polylex[{extra}]"')
+
+
+class RunStopped(PolylexError, RuntimeError):
+    """A training run that must not go on; its last checkpoint is untouched."""
+
+
+class DivergedRun(RunStopped):
+    """The loss or the gradient is infinite or not a number."""
+
+
+class CollapsedRun(RunStopped):
+    """The monitor found empty, endless, or ungrounded vectors."""

@@ -17,7 +17,7 @@ from polylex.records import JSON, Record, brief, names_of
 ID_FIELDS = ("_id", "id", "docid", "doc_id")
 MAX_ID_BYTES = 512
 _LINE_BITS = 40  # of a place: the line; the bits above count the sources
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def document_id(fields: Mapping[str, JSON], names: Sequence[str] = ID_FIELDS) -> str:
@@ -45,8 +45,8 @@ def _usable(identifier: str) -> str:
     size = len(identifier.encode("utf-8", "surrogatepass"))
     if size > MAX_ID_BYTES:
         raise BadInput(f"id {brief(identifier)} has {size:,} bytes, at most {MAX_ID_BYTES} are allowed")
-    if _CONTROL.search(identifier):
-        raise BadInput(f"id {brief(identifier)} has a control character; ids stand in lines and tables")
+    if _UNPRINTABLE.search(identifier):
+        raise BadInput(f"id {brief(identifier)} has a control character or half a character; ids stand in tables")
     return identifier
 
 

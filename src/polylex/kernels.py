@@ -77,7 +77,8 @@ class SegmentTable:
         rows, scores = np.full((len(queries), k), -1, np.int64), np.zeros((len(queries), k), np.float32)
         start, stop, _ = part.indices(len(self.segments))
         search = self._search_numpy if _library is None else self._search_compiled
-        broken = search(start, stop, queries, rows, scores)
+        with np.errstate(over="ignore", invalid="ignore"):  # a score beyond float32 is infinite, as in C
+            broken = search(start, stop, queries, rows, scores)
         if broken is not None:
             raise CorruptIndex(
                 f"{broken.path} is damaged: a run of postings lies outside of the file; "

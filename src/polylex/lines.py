@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 
 from polylex.compression import READ_ERRORS
-from polylex.errors import BadRecord
+from polylex.errors import BadRecord, RecordTooLong
 from polylex.text import REPLACEMENT
 
 _UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -15,7 +15,7 @@ _UTF8_MARK, _UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 class Lines:
     """Lines of a UTF-8 stream with their ends, as an iterator that survives a bad line.
 
-    `next` raises BadRecord for a line that is too long or not UTF-8, and goes on behind it when asked again. A byte
+    `next` raises BadRecord for a line that is not UTF-8 or too long, and goes on behind it when asked again. A byte
     order mark at the start is dropped. `number` is the 1-based number of the line that came last.
     """
 
@@ -40,7 +40,8 @@ class Lines:
             self._ended = True
             raise StopIteration
         if not whole:
-            raise BadRecord(self.source, self.number, f"line of more than {self._limit:,} bytes; split it into records")
+            reason = f"line of more than {self._limit:,} bytes; split it into records"
+            raise RecordTooLong(self.source, self.number, reason)
         return decode(raw, self.source, self.number)
 
     def surviving(self) -> Iterator[str | BadRecord]:

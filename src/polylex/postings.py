@@ -98,7 +98,10 @@ class Segment:
         runs = np.searchsorted(self.starts, found, side="right") - 1
         weights = self.weights[found].astype(np.float32, copy=False)
         if self.precision == "u8":
-            weights = weights * (self.bounds[runs] / np.float32(255))
+            # A unit below the smallest float32 is 0; the weight is still there.
+            weights = np.maximum(
+                weights * (self.bounds[runs] / np.float32(255)), np.finfo(np.float32).smallest_subnormal
+            )
         indptr = np.append(np.searchsorted(offsets, documents), len(found))
         return SparseVectors(indptr, self.terms[runs], weights, self.vocab)
 

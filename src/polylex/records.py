@@ -16,7 +16,7 @@ from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from polylex.compression import READ_ERRORS, open_bytes
-from polylex.errors import BadInput, BadRecord, MissingExtra
+from polylex.errors import BadInput, BadRecord, MissingExtra, RecordTooLong
 from polylex.files import File
 from polylex.lines import Lines, decode, unreadable
 from polylex.text import REPLACEMENT
@@ -87,7 +87,7 @@ def _whole(stream: BufferedIOBase, file: File, limit: int) -> Parsed:
     """A text file as one record; its id is its label."""
     raw = stream.read(limit + 1)
     if len(raw) > limit:
-        return BadRecord(file.name, 0, f"file of more than {limit:,} bytes; split it, or read it as format 'lines'")
+        return RecordTooLong(file.name, 0, f"file of more than {limit:,} bytes; split it, or read it as format 'lines'")
     try:
         text = decode(raw, file.name, 0)
     except BadRecord as fault:
@@ -196,7 +196,7 @@ def _tsv_rows(lines: Lines) -> Iterator[Row | BadRecord]:
     for text in lines.surviving():
         if isinstance(text, BadRecord):
             yield text
-        elif text.strip():
+        elif text.strip(" \r\n"):
             yield lines.number, text.rstrip("\r\n").split("\t")
 
 

@@ -122,6 +122,8 @@ class Retriever:
             overwrite=overwrite,
         ) as builder:
             resumed = len(builder)
+            if on_progress is not None:
+                on_progress(Progress(resumed, resumed))
             stream = (as_document(document, text_fields=text_fields) for document in documents)
             _skip(stream, builder)
             while chunk := list(islice(stream, CHUNK)):

@@ -12,7 +12,6 @@ import errno
 import gzip
 import hashlib
 import json
-import math
 import mmap
 import os
 import secrets
@@ -61,7 +60,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        if fault.errno not in _FULL:
+        if fault.errno not in _FULL or isinstance(fault, StorageFull):
             raise
         raise storage_full(path) from fault
 
@@ -180,13 +179,13 @@ def _parse(data: memoryview) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     arrays, covered = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
         dtype, (begin, end), shape = np.dtype(_DTYPES[entry["dtype"]]), entry["data_offsets"], entry["shape"]
-        if begin != covered or end - begin != math.prod(shape) * dtype.itemsize or not 0 <= begin <= end <= len(body):
+        if begin != covered or not begin <= end <= len(body) or shape != [(end - begin) / dtype.itemsize]:
             raise ValueError(f"array {name} of shape {shape} at {begin}..{end} of {len(body)} bytes")
-        arrays[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
+        arrays[name] = np.frombuffer(body[begin:end], dtype)
         covered = end
     if covered != len(body):
         raise ValueError(f"arrays hold {covered} of {len(body)} bytes")
-    return arrays, {str(key): str(value) for key, value in metadata.items()}
+    return arrays, {str(key): str(value) for key, value in dict(metadata).items()}
 
 
 # -- vectors -------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from polylex.cli.highlight import (
     query_marks,
     style_of,
     words_of,
+    wrapped,
 )
-from polylex.cli.terminal import is_unicode, print_json, stdout
+from polylex.cli.terminal import Signs, has_colours, print_json, show, signs_of, stdout, term_name
 from polylex.cli.verb import Verb, argument
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from polylex.explanation import Explanation, Match
+    from polylex.explanation import Explanation
 
-_BAR = 8  # cells of the bar of the heaviest term
+_WHOLE_TEXT = "as a whole"
+_NAME = 24  # cells of the id of a document
 
 
 @click.command(
     "explain",
     cls=Verb,
-    prints="The query and the document with the words that met highlighted (a word of the query and what it met look the "
+    prints="Query and document with the words that met highlighted (a word of the query and what it met look the "
     "same), then the shared terms, heaviest first: weight in the query x weight in the document, share of the score, "
     "and the words behind each. With --json one object: query, document, document_id, score, matches.",
     examples="""
@@ -62,55 +64,57 @@ def explain(index: str, query: str, document_id: str, limit: int, model: str | N
 
 def show_explanation(console: Console, explanation: Explanation) -> None:
     """Print an explanation for people."""
-    from rich.padding import Padding
+    from rich.cells import cell_len
     from rich.table import Table
+    from rich.text import Text
 
     matches = explanation.matches
-    brackets = console.no_color or not console.color_system
+    brackets = not has_colours(console)
+    name = explanation.document_id or "document"
+    room = max(20, console.width - max(len("query"), min(cell_len(name), _NAME)) - 2)
     texts = Table.grid(padding=(0, 2))
-    texts.add_column(style="dim", justify="right")
+    texts.add_column(style="dim", justify="right", overflow="fold", max_width=_NAME)
     texts.add_column(overflow="fold")
-    texts.add_row("query", paint(explanation.query, query_marks(matches), brackets=brackets))
-    texts.add_row(
-        explanation.document_id or "document",
-        paint(explanation.document, document_marks(matches), brackets=brackets),
-    )
-    console.print(Padding(texts, (0, 1)))
+    for label, text, marks in (
+        ("query", explanation.query, query_marks(matches)),
+        (name, explanation.document, document_marks(matches)),
+    ):
+        texts.add_row(label, wrapped(paint(text, marks, brackets=brackets), room))
+    show(console, texts)
+    show(console, Text())
     if not matches:
-        console.print("\n The two share no term; the score is 0.", style="yellow")
+        show(console, Text("The two share no term; the score is 0.", "yellow"))
         return
-    console.print()
-    console.print(_terms(console, explanation, brackets=brackets))
+    show(console, _terms(explanation, signs_of(console), brackets=brackets))
     if any(match.view == "source" for match in matches):
-        console.print(f" {_echo_sign(console)} the same piece of a word stands in both texts", style="dim")
+        show(console, Text(f"{signs_of(console).echo} this piece of a word stands in both texts", "dim"))
 
 
-def _terms(console: Console, explanation: Explanation, *, brackets: bool) -> Table:
+def _terms(explanation: Explanation, signs: Signs, *, brackets: bool) -> Table:
     """One row a shared term."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
-    times = "×" if is_unicode(console) else "x"
-    table.add_column("term", no_wrap=True, max_width=18)
-    table.add_column(f"query {times} document", justify="right", no_wrap=True)
-    table.add_column("product", justify="right", no_wrap=True)
-    table.add_column("share", no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("term", no_wrap=True, max_width=20)
+    for name in (f"query {signs.times} document", "product"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("share of score", no_wrap=True)
     table.add_column("in the query", overflow="fold")
     table.add_column("in the document", overflow="fold")
     groups = groups_of(explanation.matches)
-    heaviest = explanation.matches[0].share
+    longest = explanation.matches[0].share
     for match in explanation.matches:
         group = group_of(match, groups)
-        style = style_of(group) if group != WHOLE else "dim"
+        style = "dim" if group == WHOLE else style_of(group)
         number = f" {group}" if brackets and group != WHOLE else ""
         table.add_row(
-            Text(term_name(match, _echo_sign(console)), "bold" if group != WHOLE else ""),
-            f"{match.query_weight:.2f} {times} {match.document_weight:.2f}",
+            Text(term_name(match.term, signs), style),
+            f"{match.query_weight:.2f} {signs.times} {match.document_weight:.2f}",
             f"{match.product:.2f}",
-            share_bar(console, match.share, heaviest),
-            Text((words_of(match.query_words) or "as a whole") + number, style),
-            Text(words_of(match.document_words) or "as a whole", style if match.document_words else "dim"),
+            _share(match.share, longest, signs),
+            Text((words_of(match.query_words) or _WHOLE_TEXT) + number, style),
+            Text(words_of(match.document_words) or _WHOLE_TEXT, style if match.document_words else "dim"),
         )
     rest = explanation.score - sum(match.product for match in explanation.matches)
     if rest > 0.005:
@@ -118,29 +122,14 @@ def _terms(console: Console, explanation: Explanation, *, brackets: bool) -> Tab
             Text("lighter terms", "dim"),
             "",
             Text(f"{rest:.2f}", "dim"),
-            share_bar(console, rest / explanation.score, heaviest),
+            Text(f"{rest / explanation.score:4.0%}", "dim"),
         )
-    table.add_row(Text("score", "dim"), "", Text(f"{explanation.score:.2f}", "bold"))
+    table.add_row(Text("score", "bold"), "", Text(f"{explanation.score:.2f}", "bold"))
     return table
 
 
-def term_name(match: Match, echo: str) -> str:
-    """A term as people read it: without its prefix; one that both texts contain as it is with the sign for echo."""
-    name = match.term[2:].replace("\u2581", " ").strip() or match.term
-    return f"{echo} {name}" if match.view == "source" else name
-
-
-def _echo_sign(console: Console) -> str:
-    return "↺" if is_unicode(console) else "="
-
-
-def share_bar(console: Console, share: float, heaviest: float) -> Text:
-    """A share of the score as per cent and as a bar; the heaviest term fills it."""
+def _share(share: float, longest: float, signs: Signs) -> Text:
+    """A share of the score as per cent and as a bar, which the greatest share fills."""
     from rich.text import Text
 
-    eighths = max(1, round(min(share / heaviest, 1) * _BAR * 8))
-    if is_unicode(console):
-        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-    else:
-        bar = "#" * max(1, round(eighths / 8))
-    return Text.assemble((f"{share:4.0%} ", ""), (bar, "cyan"))
+    return Text.assemble(f"{share:4.0%} ", (signs.bar(share / longest), "cyan"))

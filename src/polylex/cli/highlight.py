@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from polylex.cli.terminal import flat
+from polylex.cli.terminal import flat, term_name
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from polylex.cli.terminal import Signs
     from polylex.explanation import Match, Span
 
 # Six colours of every terminal's own palette, so that they suit light and dark backgrounds.
@@ -21,11 +22,12 @@ _CONTEXT = 60  # characters shown on each side of a highlighted word of a long t
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Characters [start, end) of a text that belong to a group."""
+    """Characters [start, end) of a text that belong to a group; of a long text those of low rank are shown first."""
 
     start: int
     end: int
     group: int
+    rank: int
 
 
 def style_of(group: int) -> str:
@@ -49,17 +51,17 @@ def group_of(match: Match, groups: dict[tuple[int, int], int]) -> int:
 
 def query_marks(matches: Sequence[Match]) -> list[Mark]:
     """The words of the query that carry a term, as they stand in it."""
-    return _placed(Mark(start, end, group) for (start, end), group in groups_of(matches).items())
+    return _placed(Mark(start, end, group, group) for (start, end), group in groups_of(matches).items())
 
 
 def document_marks(matches: Sequence[Match]) -> list[Mark]:
     """The words of the document that a word of the query met; the heaviest term decides where several meet in one."""
     groups = groups_of(matches)
     return _placed(
-        Mark(word.start, word.end, group_of(match, groups))
-        for match in matches
+        Mark(word.start, word.end, group_of(match, groups), rank + repetition * len(matches))
+        for rank, match in enumerate(matches)
         if match.query_words
-        for word in match.document_words
+        for repetition, word in enumerate(match.document_words)
     )
 
 
@@ -98,6 +100,29 @@ def paint(text: str, marks: Sequence[Mark], *, brackets: bool, budget: int = 600
     return painted
 
 
+def wrapped(text: Text, width: int) -> Text:
+    """The text in lines of `width` cells, broken at spaces, and between any two characters of a wide script."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    breaks: list[int] = []
+    start = room = cells = 0  # start of the line; last place where it may be broken; its cells so far
+    plain = text.plain
+    for index, char in enumerate(plain):
+        size = cell_len(char)
+        if index > start and (size == 2 or plain[index - 1] == " " or cell_len(plain[index - 1]) == 2):
+            room = index
+        if cells + size > width and char != " ":
+            start = room if room > start else index
+            breaks.append(start)
+            cells = cell_len(plain[start:index])
+        cells += size
+    lines = text.divide(breaks)
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)
+
+
 def windows(text: str, marks: Sequence[Mark], budget: int) -> list[tuple[int, int]]:
     """The ranges of a text to show: all of it within the budget, else those around its marks, else its beginning.
 
@@ -107,7 +132,7 @@ def windows(text: str, marks: Sequence[Mark], budget: int) -> list[tuple[int, in
         return [(0, len(text))]
     chosen: list[tuple[int, int]] = []
     spent = 0
-    for mark in sorted(marks, key=lambda mark: (mark.group, mark.start)):
+    for mark in sorted(marks, key=lambda mark: (mark.rank, mark.start)):
         if any(start <= mark.start and mark.end <= end for start, end in chosen):
             continue
         window = _between_words(text, mark.start - _CONTEXT, mark.end + _CONTEXT)
@@ -145,3 +170,25 @@ def words_of(spans: Sequence[Span], limit: int = 4) -> str:
     """The distinct words of some spans, in text order."""
     words = list(dict.fromkeys(flat(span.text).strip() for span in spans))
     return ", ".join(words[:limit]) + (" …" if len(words) > limit else "")
+
+
+def meetings(matches: Sequence[Match], signs: Signs, limit: int) -> list[Text]:
+    """Lines such as "casarse ~ Heiratsfähige  marriage, married 26%": words that met, heaviest pair first."""
+    from rich.text import Text
+
+    groups = groups_of(matches)
+    pairs: dict[tuple[str, str], list[Match]] = {}
+    for match in matches:
+        if match.query_words and match.document_words:
+            pairs.setdefault((words_of(match.query_words, 1), words_of(match.document_words, 2)), []).append(match)
+    heaviest = sorted(pairs.items(), key=lambda pair: -sum(match.share for match in pair[1]))[:limit]
+    return [
+        Text.assemble(
+            (query_word, style_of(group_of(shared[0], groups))),
+            (" ~ ", "dim"),
+            (document_word, style_of(group_of(shared[0], groups))),
+            (f"  {', '.join(term_name(match.term, signs) for match in shared[:3])}", ""),
+            (f"  {sum(match.share for match in shared):.0%}", "dim"),
+        )
+        for (query_word, document_word), shared in heaviest
+    ]

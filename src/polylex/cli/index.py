@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from polylex.cli import options
-from polylex.cli.terminal import note, print_json, progress, show_bytes, show_count, show_rate, show_seconds, stdout
+from polylex.cli.build import Watched, watching
+from polylex.cli.terminal import (
+    note,
+    print_json,
+    progress,
+    show,
+    show_bytes,
+    show_count,
+    show_rate,
+    show_seconds,
+    stdout,
+)
 from polylex.cli.verb import Verb, argument, voice
 
 if TYPE_CHECKING:
@@ -22,10 +31,6 @@ if TYPE_CHECKING:
     from polylex.errors import BadRecord
     from polylex.files import Format
     from polylex.index import IndexInfo
-    from polylex.retriever import Progress
-    from polylex.runtime.encoder import Encoder, Kind
-    from polylex.vectors import SparseVectors
-    from polylex.vocab import Vocab
 
 _SHOWN_FAULTS = 10  # skipped records named one by one; the others are counted
 _COUNTED_BYTES = 1 << 30  # of input whose lines are counted beforehand: a second of reading
@@ -34,7 +39,7 @@ _COUNTED_BYTES = 1 << 30  # of input whose lines are counted beforehand: a secon
 @click.command(
     "index",
     cls=Verb,
-    prints="Documents, terms per document, size, time and rate; with --json one object. Progress goes to standard error.",
+    prints="Documents, terms per document, size, time and rate; with --json one object. Progress is on standard error.",
     examples="""
 polylex index articles.jsonl --out articles.plx
 polylex index notes/ --out notes.plx                     a folder of .txt and .md files
@@ -42,9 +47,6 @@ polylex index scifact/ --out scifact.plx                 a BEIR folder
 polylex index news.tsv.gz --id-field key --text-fields headline,body --out news.plx
 zcat dump.gz | jq -c .article | polylex index - --out dump.plx --on-error skip
 polylex index articles.jsonl --out small.plx --prune-mass 0.9
-
-Nothing stands at INDEX before the last document is in. After an interruption (Ctrl-C, a power
-cut) the same command goes on where it stopped.
 """,
 )
 @argument(
@@ -61,9 +63,9 @@ cut) the same command goes on where it stopped.
     "--prune-mass",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="SHARE",
-    help="Keep per document the fewest heaviest terms that hold SHARE of its weight; 0 < SHARE <= 1, e.g. 0.9.",
+    help="Keep per document the fewest heaviest terms that hold SHARE of its weight, e.g. 0.9.",
 )
-@click.option("--prune-top", type=options.AT_LEAST_1, metavar="N", help="Keep at most N terms per document, N >= 1.")
+@click.option("--prune-top", type=options.AT_LEAST_1, metavar="N", help="Keep at most N terms per document.")
 @options.model
 @options.threads
 @click.option("--overwrite", is_flag=True, help="Replace INDEX; it stays searchable until the new one is complete.")
@@ -76,7 +78,11 @@ def index(
     as_json: bool,
     **settings: Any,  # noqa: ANN401 - as declared above
 ) -> None:
-    """Encode documents and build a searchable index of them."""
+    """Encode documents and build a searchable index of them.
+
+    Nothing stands at INDEX before the last document is in. After an interruption (Ctrl-C, a power cut) the same command
+    goes on where it stopped.
+    """
     from polylex.models import load
     from polylex.prune import Pruning
     from polylex.retriever import Retriever
@@ -84,14 +90,7 @@ def index(
     started = time.perf_counter()
     skipped = Skipped()
     documents = read(inputs, skipped, **settings)
-    with _says_what_is_safe() as build, progress("Indexing", expected(inputs, settings["format_"])) as bar:
-
-        def report(state: Progress) -> None:
-            if build.documents is None:
-                build.resumed = state.resumed
-                bar.start_at(state.resumed)
-            build.documents = state.documents
-
+    with progress("Indexing", expected(inputs, settings["format_"])) as bar, watching(bar) as build:
         retriever = Retriever.build(
             out,
             documents,
@@ -99,7 +98,7 @@ def index(
             text_fields=settings["text_fields"],
             prune=Pruning(mass=prune_mass, top_k=prune_top) or None,
             overwrite=settings["overwrite"],
-            on_progress=report,
+            on_progress=build,
         )
     with retriever:
         info = retriever.index.info()
@@ -123,9 +122,10 @@ def index(
 def _show(out: str, info: IndexInfo, seconds: float, skipped: int, resumed: int) -> None:
     """The summary for people."""
     from rich.table import Table
+    from rich.text import Text
 
     console = stdout()
-    console.print(f"Indexed {show_count(info.documents, 'document')} into {out}", style="bold")
+    show(console, Text(f"Indexed {show_count(info.documents, 'document')} into {out}", "bold"))
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_row("  terms", f"{info.terms_per_document:.0f} per document")
@@ -133,34 +133,11 @@ def _show(out: str, info: IndexInfo, seconds: float, skipped: int, resumed: int)
     rate = show_rate((info.documents - resumed) / seconds)
     table.add_row("  time", f"{show_seconds(seconds)}, {rate} documents/s")
     if resumed:
-        table.add_row("  before", f"{show_count(resumed, 'document')} of an interrupted run")
+        table.add_row("  before", f"{show_count(resumed, 'document')} stored by an interrupted run")
     if skipped:
         table.add_row("  skipped", show_count(skipped, "record"))
-    console.print(table)
-    console.print(f'Search it:  polylex search {shlex.quote(out)} "a question in any language"', style="dim")
-
-
-@dataclass
-class Build:
-    """How far a build has come: documents stored safely (None before it began), and those found there at its start."""
-
-    documents: int | None = None
-    resumed: int = 0
-
-
-@contextmanager
-def _says_what_is_safe() -> Iterator[Build]:
-    """Tell the user of an interrupted build what became of it."""
-    build = Build()
-    try:
-        yield build
-    except KeyboardInterrupt:
-        if build.documents:
-            stored = show_count(build.documents, "document")
-            message = f"interrupted; {stored} stored safely. Run the same command again to go on from there."
-        else:
-            message = "interrupted before the first documents were stored; nothing is left behind."
-        raise KeyboardInterrupt(message) from None
+    show(console, table)
+    show(console, Text(f'Search it: polylex search {shlex.quote(out)} "a question in any language"', "dim"))
 
 
 # -- reading -----------------------------------------------------------------------------------------
@@ -232,30 +209,3 @@ def _count_lines(path: Path) -> int:
         while block := file.read(1 << 20):
             lines, last = lines + block.count(b"\n"), block[-1:]
     return lines + (last != b"\n")
-
-
-@dataclass(frozen=True)
-class Watched:
-    """An encoder that says when it has finished a text, which a build asks of no encoder."""
-
-    encoder: Encoder
-    on_text: Callable[[], None]
-
-    @property
-    def name(self) -> str:
-        """The encoder's own."""
-        return self.encoder.name
-
-    @property
-    def weights_id(self) -> str:
-        """The encoder's own."""
-        return self.encoder.weights_id
-
-    @property
-    def vocab(self) -> Vocab:
-        """The encoder's own."""
-        return self.encoder.vocab
-
-    def encode(self, texts: Sequence[str], *, kind: Kind = "document") -> SparseVectors:
-        """One row a text, in order."""
-        return self.encoder.encode(texts, kind=kind, on_text=lambda windows: self.on_text())

@@ -13,22 +13,13 @@ from polylex.models import DEFAULT
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-
-
-class FieldNames(click.ParamType):
-    """Names of fields, separated by commas."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:  # noqa: ANN401
-        """Split at the commas."""
-        if isinstance(value, list):
-            return value
-        return [name.strip() for name in str(value).split(",") if name.strip()]
-
-
-FIELDS = FieldNames()
 AT_LEAST_1 = click.IntRange(min=1)
+
+
+def names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Names separated by commas, as a list; a callback for options."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
 
 model = click.option(
     "--model",
@@ -46,15 +37,13 @@ threads = click.option(
     "--threads",
     type=AT_LEAST_1,
     metavar="N",
-    help="Texts encoded at one time, N >= 1. [default: the cores this process may use]",
+    help="Texts encoded at one time. [default: the cores this process may use]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
 explain_limit = click.option(
-    "--limit", type=AT_LEAST_1, default=12, show_default=True, metavar="N", help="Shared terms to show, N >= 1."
+    "--limit", type=AT_LEAST_1, default=12, show_default=True, metavar="N", help="Shared terms to show."
 )
-top = click.option(
-    "-k", "k", type=AT_LEAST_1, default=10, show_default=True, metavar="N", help="Hits for each query, N >= 1."
-)
+top = click.option("-k", "k", type=AT_LEAST_1, default=10, show_default=True, metavar="N", help="Hits for each query.")
 
 
 def documents(command: F) -> F:
@@ -70,13 +59,13 @@ def documents(command: F) -> F:
             click.option(
                 "--id-field",
                 metavar="NAME",
-                help="Field with the id. [default: _id, id, docid or doc_id; made from file and line where there is none]",
+                help="Field with the id. [default: _id, id, docid or doc_id; where there is none, ids are file:line]",
             ),
             click.option(
                 "--text-fields",
-                type=FIELDS,
+                callback=names,
                 metavar="NAMES",
-                help="Fields to encode, in this order, e.g. title,text. [default: title and text, or their usual names]",
+                help="Fields to encode, in this order, e.g. title,text. [default: these, by their usual names]",
             ),
             click.option(
                 "--on-error",
@@ -91,7 +80,7 @@ def documents(command: F) -> F:
                 default=1_000_000,
                 show_default=True,
                 metavar="N",
-                help="Characters a text may have, N >= 1; a longer one is an error.",
+                help="Characters a text may have; a longer one is an error.",
             ),
         )
     ):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from polylex.cli import options
-from polylex.cli.highlight import document_marks, meetings, paint
-from polylex.cli.terminal import is_unicode, one_line, print_json, show, show_count, show_seconds, stderr, stdout
-from polylex.cli.verb import Verb, argument, voice
+from polylex.cli.explain import show_explanation
+from polylex.cli.highlight import document_marks, meetings, paint, wrapped
+from polylex.cli.terminal import has_colours, note, one_line, print_json, show, show_count, signs_of, stdout
+from polylex.cli.verb import Verb, argument
+from polylex.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
 
     from polylex.explanation import Explanation
     from polylex.index import Hit
-    from polylex.prune import Pruning
     from polylex.retriever import Retriever
     from polylex.trec import Query
 
 _BATCH = 64  # queries of a file encoded at one time
 _EXPLAINED_TERMS = 12  # located in every hit with --explain
+_ID = 32  # cells of an id; a longer one is folded
 _LANGUAGE_FIELDS = ("lang", "language")
 
 
 @click.command(
     "search",
     cls=Verb,
-    prints="For each query a table: rank, score, id, language if the documents have the field lang, beginning of the text. "
+    prints="For each query a table: rank, score, id, language if there is a field lang, beginning of the text. "
     'With --json one object a line: {"query_id", "query", "hits": [{"rank", "id", "score", "fields"}]}, and with '
     '--explain "matches" in each hit. With --trec the six columns of a TREC run.',
     examples="""
@@ -44,15 +45,13 @@ polylex search articles.plx who may marry -k 3 --explain
 polylex search articles.plx                               asks for queries, one after another
 cat queries.txt | polylex search articles.plx --json      one query a line, one object a line
 polylex search articles.plx --queries queries.jsonl -k 100 --trec --run-tag mini > mini.run
-
-Scores have no unit; they are comparable within one query only.
 """,
 )
 @argument("index", "INDEX", "Folder written by `polylex index`.", type=click.Path())
 @argument(
     "words",
     "[QUERY]...",
-    "The query in any language; several words are one query. Without it, queries are read from standard input, one a line.",
+    "The query in any language; several words are one query. Without it queries come from standard input, one a line.",
     nargs=-1,
 )
 @options.top
@@ -63,11 +62,13 @@ Scores have no unit; they are comparable within one query only.
 )
 @click.option("--explain", "explained", is_flag=True, help="Show which words of the query met which of each document.")
 @click.option(
-    "--fields", type=options.FIELDS, metavar="NAMES", help="Fields of the documents to print, e.g. title,url. [default: "
-    "the text; with --json all]"
+    "--fields",
+    callback=options.names,
+    metavar="NAMES",
+    help="Fields of the documents to print, e.g. title,url. [default: the text; with --json all]",
 )
 @click.option(
-    "--prune-top", type=options.AT_LEAST_1, metavar="N", help="Use the N heaviest terms of each query, N >= 1; quicker."
+    "--prune-top", type=options.AT_LEAST_1, metavar="N", help="Use the N heaviest terms of each query; quicker."
 )
 @options.model_of_index
 @options.threads
@@ -85,12 +86,15 @@ def search(
     trec: bool,
     **look: Any,  # noqa: ANN401 - how hits are printed, as declared above
 ) -> None:
-    """Search an index with queries in any language."""
+    """Search an index with queries in any language.
+
+    A score is the inner product of query and document. It has no unit and is comparable within one query only.
+    """
     if words and queries:
         raise click.UsageError("give a QUERY or --queries FILE, not both")
     if trec and look["as_json"]:
         raise click.UsageError("give --json or --trec, not both")
-    with open_retriever(index, model, threads) as retriever:
+    with open_retriever(index, model) as retriever:
         searcher = Searcher(retriever, k, prune_top, threads or 1)
         write = _writer(retriever, trec=trec, **look)
         if not words and not queries and sys.stdin.isatty():
@@ -102,15 +106,14 @@ def search(
 Write: TypeAlias = "Callable[[Query, Sequence[Hit]], None]"
 
 
-@contextmanager
-def open_retriever(index: str, model: str | None = None, threads: int | None = None) -> Iterator[Retriever]:
-    """An index with the model that was asked for, or its own."""
+def open_retriever(index: str, model: str | None = None) -> Retriever:
+    """An index with the model that was asked for, or with its own."""
     from polylex.index import Index
     from polylex.models import load
     from polylex.retriever import Retriever
 
-    with Index.open(index) as opened:
-        yield Retriever(load(model or opened.info().settings.get("model") or DEFAULT, threads=threads), opened)
+    Index.open(index).close()  # a wrong path is told before a model is loaded
+    return Retriever.open(index, load(model) if model else None)
 
 
 def _queries(words: Sequence[str], path: str | None) -> Iterator[Query]:
@@ -157,15 +160,15 @@ def converse(searcher: Searcher, write: Write) -> None:
         import readline  # noqa: F401 - gives `input` a history and an editor
 
     note(
-        f"{show_count(len(searcher.retriever.index), 'document')}. A query in any language, :1 to see why hit 1 matched, "
-        "Ctrl-D to leave."
+        f"{show_count(len(searcher.retriever.index), 'document')}. A query in any language, :1 to see why hit 1 "
+        "matched, Ctrl-D to leave."
     )
     query, hits = "", list[Hit]()
     for number in count(1):
         try:
             line = input("> ").strip()
         except EOFError:
-            print()
+            click.echo()
             return
         if line.startswith(":") and line[1:].isdigit():
             if 1 <= int(line[1:]) <= len(hits):
@@ -177,3 +180,130 @@ def converse(searcher: Searcher, write: Write) -> None:
             query = line
             [(_, hits)] = searcher.answers([Query(str(number), query)], 1)
             write(Query(str(number), query), hits)
+
+
+# -- printing ----------------------------------------------------------------------------------------
+
+
+def _writer(
+    retriever: Retriever, *, trec: bool, run_tag: str, as_json: bool, explained: bool, fields: list[str] | None
+) -> Write:
+    """What prints a query and its hits."""
+    if trec:
+        return RunLines(run_tag)
+    explain = _explainer(retriever) if explained else None
+    if as_json:
+        return JsonLines(fields, explain)
+    return Tables(fields, retriever.index.info().settings.get("text_fields"), explain)
+
+
+Explain: TypeAlias = "Callable[[Query, Hit], Explanation]"
+
+
+def _explainer(retriever: Retriever) -> Explain:
+    return lambda query, hit: retriever.explain(query.text, hit.id, limit=_EXPLAINED_TERMS)
+
+
+@dataclass(frozen=True)
+class RunLines:
+    """TREC's six columns."""
+
+    tag: str
+
+    def __call__(self, query: Query, hits: Sequence[Hit]) -> None:
+        """Print the lines of one query."""
+        for rank, hit in enumerate(hits, 1):
+            for word in (query.id, hit.id, self.tag):
+                if not word or word.split() != [word]:
+                    raise BadInput(f"a TREC run cannot hold {word!r}: its columns are parted by spaces; use --json")
+            sys.stdout.write(f"{query.id} Q0 {hit.id} {rank} {hit.score!r} {self.tag}\n")
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """One object a query."""
+
+    fields: list[str] | None
+    explain: Explain | None
+
+    def __call__(self, query: Query, hits: Sequence[Hit]) -> None:
+        """Print the line of one query, at once: another program may be waiting for it."""
+        found = [self._hit(query, rank, hit) for rank, hit in enumerate(hits, 1)]
+        print_json({"query_id": query.id, "query": query.text, "hits": found})
+        sys.stdout.flush()
+
+    def _hit(self, query: Query, rank: int, hit: Hit) -> dict[str, Any]:
+        names = hit.fields if self.fields is None else [name for name in self.fields if name in hit.fields]
+        found = {"rank": rank, "id": hit.id, "score": hit.score, "fields": {name: hit.fields[name] for name in names}}
+        if self.explain:
+            found["matches"] = self.explain(query, hit).to_dict()["matches"]
+        return found
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A table a query, for people."""
+
+    fields: list[str] | None
+    text_fields: list[str] | None
+    explain: Explain | None
+
+    def __call__(self, query: Query, hits: Sequence[Hit]) -> None:
+        """Print the table of one query."""
+        from rich.cells import cell_len
+        from rich.table import Table
+        from rich.text import Text
+
+        console = stdout()
+        show(console, Text(one_line(query.text), "bold"))
+        if not hits:
+            show(console, Text("  no document shares a term with this query", "yellow"))
+            return
+        language = next((name for name in _LANGUAGE_FIELDS if any(name in hit.fields for hit in hits)), "")
+        heads = [(f"{rank:3}", f"{hit.score:.2f}", hit.id) for rank, hit in enumerate(hits, 1)]
+        languages = [str(hit.fields.get(language) or "") for hit in hits]
+        table = Table.grid(padding=(0, 2))
+        for style, justify in (("dim", "right"), ("cyan", "right"), ("", "left"), ("magenta", "left")):
+            table.add_column(style=style, justify=justify, overflow="fold", max_width=_ID)  # type: ignore[arg-type]
+        table.add_column(overflow="fold")
+        taken = [max(min(_ID, cell_len(cell)) for cell in column) for column in (*zip(*heads, strict=True), languages)]
+        room = max(20, console.width - sum(taken) - 2 * len(taken))
+        for head, name, hit in zip(heads, languages, hits, strict=True):
+            table.add_row(*head, name, self._text(query, hit, console, room))
+        show(console, table)
+
+    def _text(self, query: Query, hit: Hit, console: Console, room: int) -> Text:
+        """What a line says of a document, in `room` cells."""
+        if self.explain:
+            return _explained(self.explain(query, hit), console, room)
+        text = self._beginning(hit, 4 * room)
+        text.truncate(room, overflow="ellipsis")
+        return text
+
+    def _beginning(self, hit: Hit, limit: int) -> Text:
+        """The beginning of what was asked for, or of the text, its title in bold."""
+        from rich.text import Text
+
+        from polylex.corpus import document_text
+
+        if self.fields is not None:
+            values = [hit.fields[name] for name in self.fields if name in hit.fields]
+            return Text(one_line("  ".join(map(str, values))[:limit]))
+        try:
+            text = one_line(document_text(hit.fields, self.text_fields)[: 2 * limit])[:limit]
+        except BadInput:  # an index may have been built with other fields than its texts
+            return Text(one_line(str(hit.fields or ""))[:limit])
+        painted, title = Text(text), one_line(str(hit.fields.get("title") or ""))
+        if title and text.startswith(title):
+            painted.stylize("bold", 0, len(title))
+        return painted
+
+
+def _explained(explanation: Explanation, console: Console, room: int) -> Text:
+    """What stands around the words that met, and below it which words met through which terms."""
+    marks = document_marks(explanation.matches)
+    painted = wrapped(paint(explanation.document, marks, brackets=not has_colours(console), budget=200), room)
+    for line in meetings(explanation.matches, signs_of(console), limit=3):
+        painted.append("\n")
+        painted.append_text(line)
+    return painted

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from polylex.cli.verb import voice
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
+_TRAILING = re.compile(r"[ ]+$", re.MULTILINE)
+_BAR = 8  # cells of a full bar
 # A pipe has no width; wide enough for a sentence, narrow enough for a terminal it may end up in.
 PIPE_WIDTH = 120
 
@@ -36,6 +40,18 @@ def _console(file: Any) -> Console:  # noqa: ANN401 - whatever stands in for a t
     if not console.is_terminal and not console._environ.get("COLUMNS"):
         console.width = PIPE_WIDTH
     return console
+
+
+def show(console: Console, thing: RenderableType) -> None:
+    """Print a table or text without the spaces that Rich fills lines up with: they wrap, and clutter pipes."""
+    with console.capture() as captured:
+        console.print(thing)
+    console.file.write(_TRAILING.sub("", captured.get()))
+
+
+def has_colours(console: Console) -> bool:
+    """Whether colours can tell things apart."""
+    return console.color_system is not None and not console.no_color
 
 
 def is_unicode(console: Console) -> bool:
@@ -62,13 +78,8 @@ def show_bytes(size: float) -> str:
     """Bytes with a decimal unit: 14_200_000 is "14.2 MB"."""
     if size < 1000:
         return f"{size:.0f} bytes"
-    for unit in ("kB", "MB", "GB"):
-        size /= 1000
-        if size < 1000:
-            break
-    else:
-        size, unit = size / 1000, "TB"
-    return f"{size:.1f} {unit}"
+    power = min(4, (len(str(int(size))) - 1) // 3)
+    return f"{size / 1000**power:.1f} {('', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def show_seconds(seconds: float) -> str:
@@ -102,7 +113,42 @@ def one_line(text: str) -> str:
 
 def flat(text: str) -> str:
     """The text with every white space character and control character as a space: one for one, so that spans hold."""
-    return "".join(" " if char.isspace() or not char.isprintable() and ord(char) < 0xA0 else char for char in text)
+    return "".join(" " if char.isspace() or (not char.isprintable() and ord(char) < 0xA0) else char for char in text)
+
+
+def term_name(name: str, signs: Signs) -> str:
+    """A term as people read it: without prefix and sign for a space; one of the text itself with the sign for echo."""
+    bare = name[2:].replace("\u2581", " ").strip() or name
+    return f"{signs.echo} {bare}" if name.startswith("m_") else bare
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Signs that tables use, for terminals with and without Unicode."""
+
+    unicode: bool
+
+    @property
+    def times(self) -> str:
+        """Between two factors."""
+        return "×" if self.unicode else "x"
+
+    @property
+    def echo(self) -> str:
+        """Before a term of the source view."""
+        return "↺" if self.unicode else "="
+
+    def bar(self, part: float) -> str:
+        """A bar for a part of the whole in [0, 1]."""
+        if not self.unicode:
+            return "#" * max(1, round(part * _BAR))
+        eighths = max(1, round(part * _BAR * 8))
+        return "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+
+
+def signs_of(console: Console) -> Signs:
+    """The signs that a terminal can show."""
+    return Signs(is_unicode(console))
 
 
 # -- progress ----------------------------------------------------------------------------------------
@@ -115,7 +161,7 @@ class Counter(Protocol):
         """`count` more are done."""
 
     def start_at(self, count: int) -> None:
-        """This many were done before; they say nothing about the rate."""
+        """So many were done before; they say nothing about the rate."""
 
 
 class Silence:
@@ -139,7 +185,7 @@ class Bar:
         self._progress.advance(self._task, count)
 
     def start_at(self, count: int) -> None:
-        """This many were done before."""
+        """So many were done before."""
         self._progress.reset(self._task, completed=count)
 
 
@@ -156,7 +202,11 @@ def progress(doing: str, total: int | None, noun: str = "documents") -> Iterator
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns: list[ProgressColumn] = [SpinnerColumn(style="cyan"), TextColumn(doing), BarColumn(), _done_column(noun)]
-    columns += [TextColumn("·"), TimeElapsedColumn()] if total is None else [TextColumn("·"), TimeRemainingColumn(), TextColumn("left")]
+    columns += (
+        [TextColumn("·"), TimeElapsedColumn()]
+        if total is None
+        else [TextColumn("·"), TimeRemainingColumn(), TextColumn("left")]
+    )
     with Progress(*columns, console=console, transient=True, refresh_per_second=8) as bars:
         yield Bar(bars, bars.add_task(doing, total=total))
 

@@ -1,4 +1,4 @@
-"""Verb: a click command whose help names its arguments, shows examples and lists exit codes, as every verb of ours does."""
+"""Verb: a click command whose help names its arguments, shows examples and lists the exit codes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Verb(click.Command):
                 formatter.write_text(self.prints)
         if self.examples:
             with formatter.section("Examples"):
-                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
+                formatter.write("".join(f"  {line}\n" for line in self.examples))
         formatter.write_paragraph()
         formatter.write_text(EXITS)
 

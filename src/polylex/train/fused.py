@@ -7,6 +7,10 @@ the product, so that a maximum over them runs along a thread's own registers.
 The backward pass is one program an entry (text, term): two rows read, two rows added to, atomically.
 """
 
+# Kernels are written in Triton's dialect: arguments are pointers and numbers, and have no Python types.
+# ruff: noqa: ANN001, ANN202, PLR0913
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -41,16 +45,16 @@ DEFAULT = Tiling()
 PRECISE = Tiling(terms=64, tokens=64, depth=32, warps=4, stages=2)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _peaks_kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
-    hidden,  # noqa: ANN001
-    weight,  # noqa: ANN001
-    speaks,  # noqa: ANN001
-    best,  # noqa: ANN001
-    at,  # noqa: ANN001
-    texts,  # noqa: ANN001
-    length,  # noqa: ANN001
-    terms,  # noqa: ANN001
+@triton.jit
+def _peaks_kernel(
+    hidden,
+    weight,
+    speaks,
+    best,
+    at,
+    texts,
+    length,
+    terms,
     width: tl.constexpr,
     TERMS: tl.constexpr,
     TEXTS: tl.constexpr,
@@ -92,17 +96,17 @@ def _peaks_kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
     tl.store(at + target, where, mask=written)
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
-def _spread_kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
-    hidden,  # noqa: ANN001
-    weight,  # noqa: ANN001
-    texts,  # noqa: ANN001
-    terms,  # noqa: ANN001
-    positions,  # noqa: ANN001
-    gradient,  # noqa: ANN001
-    of_hidden,  # noqa: ANN001
-    of_weight,  # noqa: ANN001
-    length,  # noqa: ANN001
+@triton.jit
+def _spread_kernel(
+    hidden,
+    weight,
+    texts,
+    terms,
+    positions,
+    gradient,
+    of_hidden,
+    of_weight,
+    length,
     width: tl.constexpr,
     DEPTH: tl.constexpr,
 ):

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent / ".encodings"
+FOLDER = Path(__file__).resolve().parent / ".cache"
 CHUNK = 256
 
 
 class Encodings:
     """The encodings of one system. `identity` names its weights: what was encoded with others is not found."""
 
-    def __init__(self, identity: str, folder: Path = FOLDER) -> None:
+    def __init__(self, identity: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
         self._store = sqlite3.connect(folder / f"{identity}.sqlite")
@@ -39,9 +39,15 @@ class Encodings:
             chunk = todo[at : at + CHUNK]
             values = encode([missing[key] for key in chunk])
             with self._store:
-                self._store.executemany("INSERT OR REPLACE INTO encodings VALUES (?, ?)", zip(chunk, values, strict=True))
+                self._store.executemany(
+                    "INSERT OR REPLACE INTO encodings VALUES (?, ?)", zip(chunk, values, strict=True)
+                )
             done = at + len(chunk)
-            print(f"\r{kind}: {done:,}/{len(todo):,} texts, {time.perf_counter() - start:.0f} s  ", end="", file=sys.stderr)
+            print(
+                f"\r{kind}: {done:,}/{len(todo):,} texts, {time.perf_counter() - start:.0f} s  ",
+                end="",
+                file=sys.stderr,
+            )
         if todo:
             print(file=sys.stderr)
             self.encoded += len(todo)

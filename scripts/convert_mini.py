@@ -22,6 +22,51 @@ from polylex.model.card import ONNX, TORCH, model_card
 from polylex.model.weights import fill, identity
 from polylex.runtime.tokens import Tokens
 
+BUNDLED = Path("src/polylex/assets/polylex-mini")
+FACTS = """\
+These are the weights of a feasibility run, a stand-in until the project's own training run replaces them.
+
+## Origin
+
+* Backbone: [multilingual-e5-small](https://huggingface.co/intfloat/multilingual-e5-small) (MIT), dequantised from
+  4 bits, its XLM-R vocabulary trimmed to the 100,000 pieces most frequent in the training text.
+* English head: starts from the word embeddings of
+  [all-MiniLM-L6-v2](https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2) (Apache-2.0), on the vocabulary of
+  bert-base-uncased (Apache-2.0).
+* English teacher: splade-tiny (Apache-2.0 according to the package it came in; its upstream model is not proven).
+
+These upstream models were partly trained on MS MARCO, whose terms allow research use of the data: judge for yourself
+what that means for your use.
+
+## Training
+
+One H100, bf16. Stage 1 (align), 3 minutes over 728,000 parallel pairs in about 200 languages: software manuals,
+catalogues and package descriptions, public-domain Bibles, TICO-19, the Universal Declaration of Human Rights and
+others, under free licences that differ by source. Stage 2 (distill), 2.5 minutes over 154,000 groups of a query and
+passages: half software help, half open reading-comprehension and FAQ sets. Evaluation sets were filtered out of both.
+
+## Figures
+
+nDCG@10, all terms, exact scoring, as reported by the training run for its float weights (documents cut at 256 tokens):
+
+| set | BM25 | this model | pivot view only | dense multilingual-e5-small |
+|---|---|---|---|---|
+| xquad-x-en (12 languages to English) | .312 | .724 | .705 | .777 |
+| omosqa-x-de (fr ar uk en to German) | .148 | .547 | .531 | .625 |
+
+## Known flaws
+
+Too many active terms (documents 300 to 490, queries 90 to 135), a few terms that appear in almost every text
+(`e_stitches`, `e_keen`, `e_##alic`, `e_brunette`), short texts in Arabic, Hindi, Greek and Russian lag. Names need the
+source view.
+"""
+INT8 = """
+## int8
+
+Matrices are int8 with a scale for each output, activations int8 with a scale for each token; the loudest input
+columns are split. Cosine to the float model's vectors: 0.9987 on 60 English paragraphs, 0.9978 on 119 questions in 12 languages,
+0.9989 on 54 passages in 19 languages (means).
+"""
 NAMES = {
     "enc.": "encoder.transformer.",
     "projector.": "connector.linear.",
@@ -85,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder with weights.npz and tokenizer.json")
     parser.add_argument("torch", type=Path, help="PyTorch folder to write")
-    parser.add_argument("--out", type=Path, default=Path("src/polylex/assets/polylex-mini"), help="exported folder to write")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="exported folder to write")
     options = parser.parse_args()
 
     state = read_state(options.run / "weights.npz")
@@ -93,8 +138,9 @@ def main() -> None:
     fill(model, state, str(options.run))
     model.eval()
     config = replace(model.config, weights_id=identity(model))
-    model.save_pretrained(options.torch)
-    export(model, options.out)
+    told = {"licence": "apache-2.0"}
+    model.save_pretrained(options.torch, card=model_card(config, files=TORCH, facts=FACTS, **told))
+    export(model, options.out, card=model_card(config, files=ONNX, facts=FACTS + INT8, **told))
     print(f"{config.name} {config.weights_id[:12]}: {options.torch}, {options.out}")
 
 

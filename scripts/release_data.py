@@ -27,11 +27,11 @@ try:
 except ImportError:  # Python 3.10
     import tomli as tomllib
 
+from polylex.collection import read_beir
 from polylex.train.data import Group, Pair, read_pairs
 from polylex.train.exclusion import Exclusion
 from polylex.train.prepare import Screened, screen, texts_of, write_rows
 from polylex.train.report import report
-from polylex.collection import read_beir
 
 # The archive's ISO 639-3 codes of African languages, and its names of Chinese scripts.
 LANGUAGES = {"hau": "ha", "ibo": "ig", "kin": "rw", "swa": "sw", "twi": "tw", "yor": "yo", "zul": "zu",
@@ -56,7 +56,7 @@ class Settings:
 
 
 def read_retrieval(folder: Path, max_chars: int) -> Iterator[Group]:
-    """Groups of the retrieval archive; the language is the query's, the source the archive's file."""
+    """Groups of the retrieval archive; the language is "query>document" for now, the source the archive's file."""
     for triples in sorted(folder.glob("*.triples.jsonl")):
         source = triples.name.removesuffix(".triples.jsonl")
         lines = (folder / f"{source}.passages.jsonl").read_text(encoding="utf-8").splitlines()
@@ -213,6 +213,7 @@ def build(options: argparse.Namespace, settings: Settings) -> None:
         source, target = row.language.split(">")
         english.update({row.query: row.query} if source == "en" else {})
         english.update({text: text for text in (*row.positives, *row.negatives)} if target == "en" else {})
+    groups = [replace(row, language=row.language.split(">")[0]) for row in groups]
     groups += sentence_groups(kept_pairs.rows, settings, english)
     groups += long_groups(kept_pairs.rows, settings, english)
 

@@ -26,7 +26,7 @@ TEXTS = 3000  # of a language at most
 CHARACTERS = 800  # of a text
 GENERAL = 0.15  # weight of the tokenizer's own idea of general text
 ENCYCLOPAEDIA = ("jaquad", "drcd", "pquad", "arcd", "tydiqa", "iapp", "idkmrc", "heq", "amqa", "piaf", "poquad",
-                 "afriqa", "danetqa", "medquad", "pubmedqa", "squadshifts", "omosqa")  # fmt: skip
+                 "afriqa-train-pivot", "danetqa", "medquad", "pubmedqa", "squadshifts")  # fmt: skip
 
 
 def texts_by_kind(pairs: Path, groups: Path) -> dict[tuple[str, bool], list[str]]:
@@ -37,7 +37,7 @@ def texts_by_kind(pairs: Path, groups: Path) -> dict[tuple[str, bool], list[str]
         found["en", False].append(pair.english)
     for group in read_groups(groups):
         if group.source.startswith(ENCYCLOPAEDIA):
-            found[group.language.split(">")[-1], True].extend(group.positives)
+            found[group.language, True].extend(group.positives)
     rng = random.Random(0)
     for texts in found.values():
         rng.shuffle(texts)

@@ -80,7 +80,11 @@ def test_thousands_of_rows_are_read_at_one_time(tmp_path):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
@@ -171,7 +175,9 @@ def test_a_full_disk_takes_the_transaction_back(tmp_path):
 
 def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path):
     first = Catalog.write(tmp_path / "c")
-    code = f"from pathlib import Path; from polylex.catalog import Catalog; Catalog.write(Path({str(tmp_path / 'c')!r}))"
+    code = (
+        f"from pathlib import Path; from polylex.catalog import Catalog; Catalog.write(Path({str(tmp_path / 'c')!r}))"
+    )
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "IndexLocked" in second.stderr
     assert f"process {os.getpid()} on" in second.stderr

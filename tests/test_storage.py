@@ -70,7 +70,9 @@ def test_mapped_arrays_cannot_be_written_to(tmp_path):
 @given(data=st.data())
 def test_a_damaged_file_of_arrays_is_refused_or_read_within_its_bounds(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("arrays")
-    write_arrays(folder, named("a"), {"x": np.arange(9, dtype=np.uint16), "y": np.arange(4, dtype=np.uint32)}, {"k": "v"})
+    write_arrays(
+        folder, named("a"), {"x": np.arange(9, dtype=np.uint16), "y": np.arange(4, dtype=np.uint32)}, {"k": "v"}
+    )
     whole = bytearray((folder / "a").read_bytes())
     if data.draw(st.booleans()):
         for _ in range(data.draw(st.integers(1, 4))):

@@ -16,6 +16,8 @@ from polylex.runtime.tokens import Tokens
 from polylex.train.data import Group, Groups, Pair, Pairs, Tokenization
 from polylex.train.teacher import Teacher
 
+torch.set_num_threads(1)  # toys are slower on more
+
 WORDS = 24
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 LANGUAGES = ("de", "zh")
@@ -100,7 +102,7 @@ def some_groups(count=120, seed=0, negatives=3):
     made = []
     for index in range(count):
         asked, rest = np.split(rng.permutation(WORDS), [2])
-        language, other = (LANGUAGES if index % 2 else LANGUAGES[::-1])
+        language, other = LANGUAGES if index % 2 else LANGUAGES[::-1]
         wrong = tuple(sentence(other, rng.choice(rest, 4)) for _ in range(index % (negatives + 1)))
         right = sentence(other, [*asked, *rest[:2]])
         made.append(Group(sentence(language, asked), (right,), wrong, (8.0,), tuple(1.0 + i for i in range(len(wrong))),

@@ -222,6 +222,7 @@ class IndexBuilder:
             for key, value in self._identity.items():
                 self._catalog.set_meta(key, value)
             self._catalog.set_meta("vocab_bytes", str(written.bytes))
+            self._catalog.set_meta("vocab_sha256", written.sha256)
 
     # -- ending ----------------------------------------------------------------------------------
 

@@ -295,7 +295,7 @@ class Catalog:
                 f"SELECT row, id, fields, crc32 FROM documents WHERE {condition}", tuple(values)
             ).fetchall()
         for row, id, text, checksum in lines:
-            if checksum != _checksum(id, text):
+            if not (isinstance(id, str) and isinstance(text, str)) or checksum != _checksum(id, text):
                 raise CorruptIndex(
                     f"{self.path} is damaged: row {row} fails its checksum; restore the index from a copy"
                 )
@@ -340,7 +340,8 @@ def _digest(connection: sqlite3.Connection) -> str:
     """SHA-256 (hex) of the settings and the segments, so that a flipped bit in either is found on opening."""
     meta = connection.execute("SELECT key, value FROM meta WHERE key <> 'digest' ORDER BY key").fetchall()
     segments = connection.execute(f"SELECT {_COLUMNS} FROM segments ORDER BY first_row").fetchall()
-    return hashlib.sha256(json.dumps([meta, segments], separators=(",", ":")).encode("ascii")).hexdigest()
+    text = json.dumps([meta, segments], default=repr, separators=(",", ":"))  # damage can make bytes of a text
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _write_digest(connection: sqlite3.Connection) -> None:
@@ -395,6 +396,8 @@ def _faults_named(path: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise
+    except UnicodeDecodeError as fault:  # SQLite quotes a damaged name in its message
+        raise CorruptIndex(f"{path} cannot be used ({fault}); restore the index from a copy") from fault
     except sqlite3.DatabaseError as fault:
         if _is(fault, _BUSY, "locked"):
             raise IndexLocked(f"{path.parent} is being written by {_holder(path)}; wait for it, or stop it") from None

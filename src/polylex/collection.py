@@ -111,8 +111,15 @@ def _declared(path: Path) -> tuple[str, str]:
         return "", ""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        names: list[list[object]] = [table.get("doc_langs") or [], table.get("query_langs") or []]
-    except (ValueError, AttributeError) as fault:
-        raise BadRecord(str(path), 0, f"expected one JSON object ({fault}); correct the file, or remove it") from None
-    documents, queries = (str(listed[0]) if len(listed) == 1 else "" for listed in names)
-    return documents, queries
+    except ValueError as fault:
+        raise BadRecord(str(path), 0, f"unreadable JSON: {fault}; correct the file, or remove it") from None
+    if not isinstance(table, dict):
+        raise BadRecord(str(path), 0, "expected one JSON object; correct the file, or remove it")
+    return _only(path, table, "doc_langs"), _only(path, table, "query_langs")
+
+
+def _only(path: Path, table: Mapping[str, JSON], name: str) -> str:
+    languages = table.get(name, [])
+    if not isinstance(languages, list):
+        raise BadRecord(str(path), 0, f"{name!r} must be a list of languages, got {languages!r:.60}")
+    return str(languages[0]) if len(languages) == 1 else ""

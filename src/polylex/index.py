@@ -252,6 +252,7 @@ class Index:
 
     def document(self, id: str) -> Record:
         """The document of that id: row, id, fields. Raises DocumentNotFound."""
+        self._require_open()
         return self._catalog.record(id)
 
     def vectors(self, rows: Sequence[int] | NDArray[np.int64]) -> SparseVectors:
@@ -316,14 +317,13 @@ class Index:
 
     def check(self) -> list[str]:
         """Read every byte and verify it against its checksum; what is wrong, in words, each naming the file."""
+        segments, entries = self._require_open().segments, self._catalog.segments
         faults = self._catalog.faults()
-        try:
-            read_vocab(self.path / vocab_name(self.vocab_fingerprint), self.vocab_fingerprint)
-        except CorruptIndex as fault:
-            faults.append(str(fault))
-        for segment, entry in zip(self._require_open().segments, self._catalog.segments, strict=True):
-            if sha256_of(segment.path) != entry.sha256:
-                faults.append(f"{segment.path} fails its checksum; restore it from a copy or build the index again")
+        named = [(vocab_name(self.vocab_fingerprint), self._catalog.meta["vocab_sha256"])]
+        for name, sha256 in named + [(entry.file, entry.sha256) for entry in entries]:
+            if sha256_of(self.path / name) != sha256:
+                faults.append(f"{self.path / name} fails its checksum; restore it from a copy or build the index again")
+        for segment in segments:
             faults += [f"{segment.path}: {fault}" for fault in segment.faults()]
         return faults
 

@@ -130,10 +130,12 @@ def _lines(path: PathName) -> Iterator[tuple[int, str]]:
 
 def _judgment_rows(path: PathName) -> Iterator[tuple[int, tuple[str, str, str]]]:
     """Query, document and grade of each line, in the layout of the first."""
-    columns = 0
+    separator, columns = None, 0
     for line, text in _lines(path):
-        fields = text.split("\t") if "\t" in text else text.split()
-        is_heading = not columns and fields[0] == "query-id"
+        if not columns and text.count("\t") in (2, 3):
+            separator = "\t"
+        fields = text.split(separator)
+        is_heading = not columns and len(fields) == 3 and fields[0] == "query-id"
         columns = columns or len(fields)
         if len(fields) != columns or columns not in (3, 4):
             raise BadRecord(

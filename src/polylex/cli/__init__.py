@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
+from io import TextIOWrapper
 from typing import IO, Any, NoReturn
 
 import click
@@ -59,6 +59,8 @@ class Program(click.Group):
             raise Interrupted(str(fault) or "interrupted") from None
         except (PolylexError, OSError) as fault:
             if ctx.ensure_object(Voice).verbose:
+                import traceback
+
                 traceback.print_exc()
             raise Failure(_line(fault)) from fault
 
@@ -93,8 +95,8 @@ for verb in (demo, index, search, explain, encode, prune, info, check):
 
 def main() -> None:
     """Entry point of the console script."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a script still shows that something is there.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    # A terminal that cannot show a script still shows that something is there; bytes that are no text are a bad query.
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
     program(prog_name="polylex")

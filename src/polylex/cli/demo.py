@@ -6,9 +6,9 @@ import hashlib
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 # Shown without arguments: three scripts, three families of languages.
 _SHOWN = ("sw", "ja", "fr")
 _TERMS = 10  # of the explanation
-_ECHO_LIMIT = 0.05  # share of the score that comes from shared pieces of words; below it a hit is in another language
+_ECHO_LIMIT = 0.03  # share of the score that comes from shared pieces of words; below it a hit is in another language
 
 
 @click.command(
     "demo",
     cls=Verb,
+    short_help="Try it: human rights, in many languages at one time.",
     prints="For each question the best articles, in whatever language they are, a mark at those that answer a sample "
     "question, and why the best one in another language matched. With --json one object a question.",
     examples="""
@@ -138,7 +139,7 @@ def _build(path: Path, encoder: Encoder, languages: Sequence[str] | None) -> Ret
     number = len({document.fields["lang"] for document in documents})
     note(
         f"encoding the Universal Declaration of Human Rights, {show_count(len(documents), 'article')} in "
-        f"{show_count(number, 'language')}, on this CPU; once, kept in {path}"
+        f"{show_count(number, 'language')}, on this CPU, into {path}"
     )
     with progress("Encoding", len(documents), "articles") as bar, watching(bar) as build:
         Retriever.build(path, documents, Watched(encoder, bar.advance), overwrite=True, on_progress=build).close()
@@ -158,6 +159,8 @@ def _folder() -> Iterator[Path]:
         yield folder
         return
     note(f"{folder} cannot be written, so the index is not kept; set POLYLEX_CACHE to a folder that can")
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="polylex-") as temporary:
         yield Path(temporary)
 
@@ -184,10 +187,10 @@ def _best_foreign(retriever: Retriever, sample: SampleQuery, hits: Sequence[Hit]
     for hit in hits:
         if sample.language and hit.fields["lang"] == sample.language:
             continue
-        explanation = retriever.explain(sample.text, hit.id, limit=_TERMS)
+        explanation = retriever.explain(sample.text, hit.id)
         echoed = sum(match.share for match in explanation.matches if match.view == "source")
         if sample.language or echoed < _ECHO_LIMIT:
-            return explanation
+            return replace(explanation, matches=explanation.matches[:_TERMS])
     return retriever.explain(sample.text, hits[0].id, limit=_TERMS) if hits else None
 
 
@@ -246,16 +249,16 @@ def _farewell(console: Console, retriever: Retriever, samples: Sequence[SampleQu
         )
         show(console, Text(message, "dim"))
     table = Table.grid(padding=(0, 2))
-    table.add_column(overflow="fold")
-    table.add_column(style="dim")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ignore")
     path = shlex.quote(str(retriever.index.path))
-    for command, purpose in (
-        ('polylex demo "Wer darf heiraten?"', "your own question, in any language"),
-        ("polylex demo --lang ar", "a sample question in another language"),
-        (f"polylex search {path}", "a prompt for questions"),
-        ("polylex index FILE --out INDEX", "search your own documents"),
+    for purpose, command in (
+        ("your own question", 'polylex demo "Wer darf heiraten?"'),
+        ("a sample in another language", "polylex demo --lang ar"),
+        ("a prompt", f"polylex search {path}"),
+        ("your own documents", "polylex index FILE --out INDEX"),
     ):
-        table.add_row(Text(f"  {command}"), purpose)
+        table.add_row(f"  {purpose}", command)
     show(console, table)
 
 

@@ -28,6 +28,7 @@ _TABLE_TERMS = 20
 @click.command(
     "encode",
     cls=Verb,
+    short_help="Turn texts into sparse vectors.",
     prints='With --json one object a text, heaviest term first: {"id": "7", "vector": {"e_music": 1.2, "m_jaz": 0.8}}. '
     "e_ is an English term, m_ a piece of the text itself; weights have six significant digits. With --text a table.",
     examples="""

@@ -35,6 +35,7 @@ _NAME = 24  # cells of the id of a document
 @click.command(
     "explain",
     cls=Verb,
+    short_help="Show why a document matches a query.",
     prints="Query and document with the words that met highlighted (a word of the query and what it met look the "
     "same), then the shared terms, heaviest first: weight in the query x weight in the document, share of the score, "
     "and the words behind each. With --json one object: query, document, document_id, score, matches.",
@@ -112,7 +113,7 @@ def _terms(explanation: Explanation, signs: Signs, *, brackets: bool) -> Table:
             Text(term_name(match.term, signs), style),
             f"{match.query_weight:.2f} {signs.times} {match.document_weight:.2f}",
             f"{match.product:.2f}",
-            _share(match.share, longest, signs),
+            _share(match.share, longest, signs, style),
             Text((words_of(match.query_words) or _WHOLE_TEXT) + number, style),
             Text(words_of(match.document_words) or _WHOLE_TEXT, style if match.document_words else "dim"),
         )
@@ -128,8 +129,8 @@ def _terms(explanation: Explanation, signs: Signs, *, brackets: bool) -> Table:
     return table
 
 
-def _share(share: float, longest: float, signs: Signs) -> Text:
+def _share(share: float, longest: float, signs: Signs, style: str) -> Text:
     """A share of the score as per cent and as a bar, which the greatest share fills."""
     from rich.text import Text
 
-    return Text.assemble(f"{share:4.0%} ", (signs.bar(share / longest), "cyan"))
+    return Text.assemble(f"{share:4.0%} ", (signs.bar(share / longest), style.removeprefix("bold ")))

@@ -39,6 +39,7 @@ _COUNTED_BYTES = 1 << 30  # of input whose lines are counted beforehand: a secon
 @click.command(
     "index",
     cls=Verb,
+    short_help="Encode documents and index them.",
     prints="Documents, terms per document, size, time and rate; with --json one object. Progress is on standard error.",
     examples="""
 polylex index articles.jsonl --out articles.plx

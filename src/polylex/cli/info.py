@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ _LIBRARIES = ("numpy", "onnxruntime", "tokenizers", "safetensors")
 @click.command(
     "info",
     cls=Verb,
+    short_help="Describe an index, a model, vectors, or this installation.",
     prints="A line a property; with --json one object.",
     examples="""
 polylex info                        versions, bundled models, kernels, extras
@@ -78,6 +78,8 @@ def _describe(path: str) -> dict[str, Any]:
 
 
 def _installation() -> dict[str, Any]:
+    import platform
+
     from polylex import __version__
     from polylex.kernels import compiled
     from polylex.models import DEFAULT, bundled
@@ -156,6 +158,7 @@ def _vectors(path: Path) -> dict[str, Any]:
 @click.command(
     "check",
     cls=Verb,
+    short_help="Verify the checksums of an index.",
     prints='"sound", or a line for every fault; with --json {"path", "sound", "faults"}.',
     examples="""
 polylex check articles.plx

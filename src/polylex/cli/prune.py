@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     "prune",
     cls=Verb,
+    short_help="Drop the lightest terms.",
     prints="Documents, terms per document before and after (mean, 95th percentile), bytes; with --json one object.",
     examples="""
 polylex prune articles.plx --mass 0.9 --out small.plx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,7 +14,18 @@ import click
 from polylex.cli import options
 from polylex.cli.explain import show_explanation
 from polylex.cli.highlight import document_marks, meetings, paint, wrapped
-from polylex.cli.terminal import has_colours, note, one_line, print_json, show, show_count, signs_of, stdout
+from polylex.cli.terminal import (
+    Silence,
+    has_colours,
+    note,
+    one_line,
+    print_json,
+    progress,
+    show,
+    show_count,
+    signs_of,
+    stdout,
+)
 from polylex.cli.verb import Verb, argument
 from polylex.errors import BadInput
 
@@ -36,6 +47,7 @@ _LANGUAGE_FIELDS = ("lang", "language")
 @click.command(
     "search",
     cls=Verb,
+    short_help="Search with queries in any language.",
     prints="For each query a table: rank, score, id, language if there is a field lang, beginning of the text. "
     'With --json one object a line: {"query_id", "query", "hits": [{"rank", "id", "score", "fields"}]}, and with '
     '--explain "matches" in each hit. With --trec the six columns of a TREC run.',
@@ -71,7 +83,14 @@ polylex search articles.plx --queries queries.jsonl -k 100 --trec --run-tag mini
     "--prune-top", type=options.AT_LEAST_1, metavar="N", help="Use the N heaviest terms of each query; quicker."
 )
 @options.model_of_index
-@options.threads
+@click.option(
+    "--threads",
+    type=options.AT_LEAST_1,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cores that look through the index.",
+)
 @options.as_json
 @click.option("--trec", is_flag=True, help="A TREC run on standard output.")
 @click.option("--run-tag", default="polylex", show_default=True, metavar="TAG", help="Last column of the TREC run.")
@@ -82,7 +101,7 @@ def search(
     model: str | None,
     k: int,
     prune_top: int | None,
-    threads: int | None,
+    threads: int,
     trec: bool,
     **look: Any,  # noqa: ANN401 - how hits are printed, as declared above
 ) -> None:
@@ -95,12 +114,16 @@ def search(
     if trec and look["as_json"]:
         raise click.UsageError("give --json or --trec, not both")
     with open_retriever(index, model) as retriever:
-        searcher = Searcher(retriever, k, prune_top, threads or 1)
-        write = _writer(retriever, trec=trec, **look)
-        if not words and not queries and sys.stdin.isatty():
+        searcher = Searcher(retriever, k, prune_top, threads)
+        several = not words and (bool(queries) or not sys.stdin.isatty())
+        write = _writer(retriever, trec=trec, headed=several, **look)
+        if not words and not several:
             converse(searcher, write)
-        for query, hits in searcher.answers(_queries(words, queries), _BATCH if queries else 1):
-            write(query, hits)
+        watched = bool(queries) and not sys.stdout.isatty()  # else the answers show how far it is
+        with progress("Searching", None, "queries") if watched else nullcontext(Silence()) as bar:
+            for query, hits in searcher.answers(_queries(words, queries), _BATCH if queries else 1):
+                write(query, hits)
+                bar.advance()
 
 
 Write: TypeAlias = "Callable[[Query, Sequence[Hit]], None]"
@@ -163,7 +186,8 @@ def converse(searcher: Searcher, write: Write) -> None:
         f"{show_count(len(searcher.retriever.index), 'document')}. A query in any language, :1 to see why hit 1 "
         "matched, Ctrl-D to leave."
     )
-    query, hits = "", list[Hit]()
+    query = ""
+    hits: list[Hit] = []
     for number in count(1):
         try:
             line = input("> ").strip()
@@ -186,7 +210,14 @@ def converse(searcher: Searcher, write: Write) -> None:
 
 
 def _writer(
-    retriever: Retriever, *, trec: bool, run_tag: str, as_json: bool, explained: bool, fields: list[str] | None
+    retriever: Retriever,
+    *,
+    trec: bool,
+    run_tag: str,
+    as_json: bool,
+    explained: bool,
+    fields: list[str] | None,
+    headed: bool,
 ) -> Write:
     """What prints a query and its hits."""
     if trec:
@@ -194,7 +225,7 @@ def _writer(
     explain = _explainer(retriever) if explained else None
     if as_json:
         return JsonLines(fields, explain)
-    return Tables(fields, retriever.index.info().settings.get("text_fields"), explain)
+    return Tables(fields, retriever.index.info().settings.get("text_fields"), explain, headed)
 
 
 Explain: TypeAlias = "Callable[[Query, Hit], Explanation]"
@@ -242,11 +273,12 @@ class JsonLines:
 
 @dataclass(frozen=True)
 class Tables:
-    """A table a query, for people."""
+    """A table a query, for people; `headed` by the query where there are several."""
 
     fields: list[str] | None
     text_fields: list[str] | None
     explain: Explain | None
+    headed: bool
 
     def __call__(self, query: Query, hits: Sequence[Hit]) -> None:
         """Print the table of one query."""
@@ -255,13 +287,14 @@ class Tables:
         from rich.text import Text
 
         console = stdout()
-        show(console, Text(one_line(query.text), "bold"))
+        if self.headed:
+            show(console, Text(one_line(query.text), "bold"))
         if not hits:
             show(console, Text("  no document shares a term with this query", "yellow"))
             return
         language = next((name for name in _LANGUAGE_FIELDS if any(name in hit.fields for hit in hits)), "")
         heads = [(f"{rank:3}", f"{hit.score:.2f}", hit.id) for rank, hit in enumerate(hits, 1)]
-        languages = [str(hit.fields.get(language) or "") for hit in hits]
+        languages = [one_line(str(hit.fields.get(language) or "")) for hit in hits]
         table = Table.grid(padding=(0, 2))
         for style, justify in (("dim", "right"), ("cyan", "right"), ("", "left"), ("magenta", "left")):
             table.add_column(style=style, justify=justify, overflow="fold", max_width=_ID)  # type: ignore[arg-type]

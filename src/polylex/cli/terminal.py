@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _TRAILING = re.compile(r"[ ]+$", re.MULTILINE)
 _BAR = 8  # cells of a full bar
+_TICK = 60  # seconds between two lines of progress in a log
 # A pipe has no width; wide enough for a sentence, narrow enough for a terminal it may end up in.
 PIPE_WIDTH = 120
 
@@ -107,8 +110,8 @@ def show_count(count: int, noun: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space as one space."""
-    return " ".join(text.split())
+    """The text with every run of white space as one space, and nothing that would steer the terminal."""
+    return " ".join(flat(text).split())
 
 
 def flat(text: str) -> str:
@@ -165,13 +168,39 @@ class Counter(Protocol):
 
 
 class Silence:
-    """Progress that nobody watches."""
+    """Progress that nobody wants to see."""
 
     def advance(self, count: int = 1) -> None:
         """Do nothing."""
 
     def start_at(self, count: int) -> None:
         """Do nothing."""
+
+
+class Ticker:
+    """Progress for a log: a line on standard error every so often."""
+
+    def __init__(self, doing: str, total: int | None, noun: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin; `clock` gives seconds."""
+        self._message = f"{doing.lower()}: {{done:,}}{f' of {total:,}' if total is not None else ''} {noun}, {{rate}}/s"
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.start_at(0)
+
+    def start_at(self, count: int) -> None:
+        """So many were done before."""
+        self._done = self._before = count
+        self._start = self._said = self._clock()
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more are done."""
+        with self._lock:
+            self._done += count
+            now = self._clock()
+            if now - self._said >= _TICK:
+                self._said = now
+                rate = show_rate((self._done - self._before) / (now - self._start))
+                print(f"polylex: {self._message.format(done=self._done, rate=rate)}", file=sys.stderr)  # noqa: T201
 
 
 class Bar:
@@ -191,13 +220,16 @@ class Bar:
 
 @contextmanager
 def progress(doing: str, total: int | None, noun: str = "documents") -> Iterator[Counter]:
-    """A bar on standard error with rate and time left, gone at the end; nothing when quiet or nobody watches.
+    """A bar on standard error with rate and time left, gone at the end; a line a minute where that is no terminal.
 
     total  how many there will be; None if unknown
     """
-    console = stderr()
-    if voice().quiet or not console.is_terminal:
+    if voice().quiet:
         yield Silence()
+        return
+    console = stderr()
+    if not console.is_terminal:
+        yield Ticker(doing, total, noun)
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -25,7 +25,9 @@ def model_card(config: ModelConfig, *, files: str, facts: str = _BLANK, licence:
         *([f"license: {licence}"] if licence else []),
         "---",
     ]
-    return "\n".join(front) + f"""
+    return (
+        "\n".join(front)
+        + f"""
 
 # {config.name}
 
@@ -40,6 +42,7 @@ Weights: `{config.weights_id or "not yet fixed"}` (SHA-256 of the float weights)
 
 {facts.strip()}
 """
+    )
 
 
 TORCH = "This folder holds the PyTorch weights."

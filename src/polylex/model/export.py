@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from polylex.errors import BadInput, BadModel
+from polylex.model.calibration import loudness
 from polylex.model.card import ONNX, model_card
 from polylex.model.encoder import first_position
 from polylex.model.folder import replaced
@@ -47,7 +48,7 @@ def export(
     """Write the folder that `polylex.load` opens, whole or not at all; return its path.
 
     model     a SparseModel, or what SparseModel.from_pretrained reads
-    quantize  "int8": a quarter of the size and about half of the time, vectors within a cosine of 0.98 of the float
+    quantize  "int8": a quarter of the size and about half of the time, vectors at a cosine of about 0.998 to the float
               ones; "float32": the same vectors as PyTorch, within 1e-4
     card      text of README.md
 
@@ -81,7 +82,9 @@ def _require_family(model: SparseModel) -> None:
         raise BadModel(f"cannot export an encoder of type {config.model_type!r}; {', '.join(FAMILIES)} can be")
     for setting, value in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
         if getattr(config, setting, value) != value:
-            raise BadModel(f"cannot export an encoder with {setting} {getattr(config, setting)!r}; only {value!r} can be")
+            raise BadModel(
+                f"cannot export an encoder with {setting} {getattr(config, setting)!r}; only {value!r} can be"
+            )
 
 
 def _value(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> ValueInfoProto:
@@ -89,8 +92,8 @@ def _value(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> Value
 
 
 def _encoder(model: SparseModel, state: State, quantize: Quantize) -> Graph:
-    """ids -> hidden, echo."""
-    graph = Graph(quantize)
+    """Ids -> hidden, echo."""
+    graph = Graph(quantize, loudness(model) if quantize == "int8" else None)
     body = model.encoder.transformer.config
     prefix, eps, heads = "encoder.transformer.", body.layer_norm_eps, body.num_attention_heads
     x = _embeddings(graph, state, f"{prefix}embeddings.", eps, first_position(model.config.encoder))
@@ -105,7 +108,7 @@ def _encoder(model: SparseModel, state: State, quantize: Quantize) -> Graph:
 
 
 def _head(state: State, quantize: Quantize) -> Graph:
-    """hidden -> peaks. The bias does not depend on the token, so it is added after the maximum."""
+    """Hidden -> peaks. The bias does not depend on the token, so it is added after the maximum."""
     graph = Graph(quantize)
     scores = graph.matmul("decoder", "hidden", state["pivot_head.decoder.weight"])
     best = graph.op("ReduceMax", scores, axes=[0], keepdims=0)
@@ -145,11 +148,12 @@ def _echo(graph: Graph, state: State, placement: str, states: str, hidden: str) 
         graph.op("ConstantOfShape", shape, output="echo", value=numpy_helper.from_array(np.zeros(1, np.float32)))
         return
     x = states if placement == "encoder" else hidden
-    weight = graph.constant(state["source_head.linear.weight"].T.copy())
-    scores = graph.op("Add", graph.op("MatMul", x, weight), graph.constant(state["source_head.linear.bias"]))
-    scale = graph.constant(state.get("source_head.scale", np.ones(1, np.float32)))
-    last = graph.constant(np.array([-1], np.int64))
-    graph.op("Squeeze", graph.op("Mul", graph.op("Relu", scores), scale), last, output="echo")
+    weight = graph.tensor("echo.weight", state["source_head.linear.weight"].T)
+    bias = graph.tensor("echo.bias", state["source_head.linear.bias"])
+    scores = graph.op("Relu", graph.op("Add", graph.op("MatMul", x, weight), bias))
+    if "source_head.scale" in state:
+        scores = graph.op("Mul", scores, graph.tensor("echo.scale", state["source_head.scale"]))
+    graph.op("Squeeze", scores, graph.constant(np.array([-1], np.int64)), output="echo")
 
 
 def _linear(graph: Graph, state: State, name: str, x: str) -> str:

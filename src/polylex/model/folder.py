@@ -32,7 +32,9 @@ def replaced(folder: Path) -> Iterator[Path]:
         os.replace(fresh, folder)
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"no space left for {folder}; what stood there is untouched. Free space, try again.") from None
+            raise StorageFull(
+                f"no space left for {folder}; what stood there is untouched. Free some, try again."
+            ) from None
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

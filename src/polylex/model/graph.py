@@ -9,19 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from polylex.model.calibration import shares
+
 Quantize = Literal["int8", "float32"]
 Array = NDArray[Any]
 
 _MICROSOFT = "com.microsoft"
+# Input columns that splitting loud ones may add to an int8 layer: 4 % of 384, and few leave little to gain.
+EXTRA = 16
 _TINY = 1e-12  # keeps a row of zeros from dividing by zero
 
 
 def quantized_rows(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 rows [N, K] and their scales [N]: matrix[n] = rows[n] * scale[n], symmetric, the largest entry at 127."""
-    scale = np.abs(matrix).max(axis=1) / np.float32(127)
-    scale[scale == 0] = 1
-    rows = np.clip(np.rint(matrix / scale[:, None]), -127, 127).astype(np.int8)
-    return rows, scale.astype(np.float32)
+    """int8 rows [N, K] and their scales [N]: matrix[n] is about rows[n] * scale[n], symmetric.
+
+    A row's largest entry stands at 127, or at 63 where the matrix lies on a grid of 7 bits, which is then kept.
+    """
+    for levels in (63, 127):
+        scale = np.abs(matrix).max(axis=1) / np.float32(levels)
+        scale[scale == 0] = 1
+        steps = matrix / scale[:, None]
+        rows = np.rint(steps)
+        if levels == 127 or np.abs(steps - rows).max() < 1e-3:
+            break
+    return rows.astype(np.int8), scale.astype(np.float32)
 
 
 class Graph:
@@ -31,10 +42,12 @@ class Graph:
     [tokens, width], wherever not said otherwise.
     """
 
-    def __init__(self, quantize: Quantize) -> None:
+    def __init__(self, quantize: Quantize, loudness: Mapping[str, NDArray[np.float32]] | None = None) -> None:
+        """`loudness` [K] by layer name: where known, loud input columns of int8 layers are split (see `matmul`)."""
         self.quantize = quantize
+        self._loudness = loudness or {}
         self.tensors: dict[str, Array] = {}
-        self._constants: dict[str, TensorProto] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], TensorProto] = {}
         self._nodes: list[NodeProto] = []
         self._quantized: dict[str, tuple[str, str]] = {}
 
@@ -55,10 +68,10 @@ class Graph:
 
     def constant(self, array: Array) -> str:
         """Name a small tensor kept in the graph; equal ones are kept once."""
-        key = f"{array.dtype}{array.shape}{array.tobytes().hex()}" if array.size < 16 else f"constant{len(self._nodes)}"
+        key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = numpy_helper.from_array(array, f"constant_{len(self._constants)}")
-        return self._constants[key].name
+        return str(self._constants[key].name)
 
     def number(self, value: float) -> str:
         """Name a float32 scalar."""
@@ -75,21 +88,25 @@ class Graph:
         return self.op("Mul", values, self.op("Gather", self.tensor(f"{name}.scale", scale[:, None]), ids))
 
     def matmul(self, name: str, x: str, weight: NDArray[np.float32]) -> str:
-        """x [L, K] times the transpose of `weight` [N, K]: [L, N].
+        """X [L, K] times the transpose of `weight` [N, K]: [L, N].
 
-        int8: every token has its own scale (a token's result then depends on no other token), every output too.
+        int8: every token has its own scale (a token's result then depends on no other token), every output too. A
+        column many times louder than the others would coarsen the whole token's scale, so it enters as several equal
+        shares, each with a copy of the column's weights.
         The matrix lies in the file as [N, K], the order of PyTorch and of anyone who looks a row up.
         """
         if self.quantize == "float32":
             return self.op("Gemm", x, self.tensor(f"{name}.weight", weight), transB=1)
         rows, scale = quantized_rows(weight)
-        quantized, steps = self._quantize(x)
+        counts = shares(self._loudness[name], EXTRA) if name in self._loudness else np.ones(weight.shape[1], np.int64)
+        again = np.repeat(np.arange(len(counts)), counts - 1)
+        quantized, steps = self._quantize(name, x, counts, again)
         y = self.contrib(
             "QGemm",
             quantized,
             self.number(1),
             self.constant(np.array(128, np.uint8)),
-            self.tensor(f"{name}.weight", rows),
+            self.tensor(f"{name}.weight", np.concatenate([rows, rows[:, again]], axis=1)),
             self.tensor(f"{name}.scale", scale),
             self.constant(np.zeros(len(scale), np.int8)),
             transB=1,
@@ -105,14 +122,18 @@ class Graph:
         inputs = self.tensor(f"{name}.weight", weight), self.tensor(f"{name}.bias", bias)
         return self.op("LayerNormalization", x, *inputs, epsilon=eps)
 
-    def _quantize(self, x: str) -> tuple[str, str]:
-        """x [L, K] as uint8 around 128, and the step [L, 1] of each token; shared by all that read the same x."""
+    def _quantize(self, name: str, x: str, counts: NDArray[np.int64], again: NDArray[np.int64]) -> tuple[str, str]:
+        """Inputs [L, K + extra] as uint8 around 128, and the step [L, 1] of each token; once for all that read `x`."""
         if x not in self._quantized:
-            largest = self.op("ReduceMax", self.op("Abs", x), axes=[-1], keepdims=1)
+            split = x
+            if len(again):
+                quiet = self.op("Mul", x, self.tensor(f"{name}.share", (1 / counts).astype(np.float32)))
+                split = self.op("Concat", quiet, self.op("Gather", quiet, self.constant(again), axis=1), axis=1)
+            largest = self.op("ReduceMax", self.op("Abs", split), axes=[-1], keepdims=1)
             steps = self.op("Max", self.op("Mul", largest, self.number(1 / 127)), self.number(_TINY))
-            scaled = self.op("Div", x, steps)
             zero = self.constant(np.array(128, np.uint8))
-            self._quantized[x] = self.op("QuantizeLinear", scaled, self.number(1), zero), steps
+            quantized = self.op("QuantizeLinear", self.op("Div", split, steps), self.number(1), zero)
+            self._quantized[x] = quantized, steps
         return self._quantized[x]
 
     def build(

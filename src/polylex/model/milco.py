@@ -107,8 +107,8 @@ def _part(table: Mapping[str, Any], key: str, folder: Path, given: Path | None, 
             return place
     shipped = ", ".join(sorted(path.name.replace("--", "/") for path in _SHIPPED.iterdir()))
     raise BadModel(
-        f"{folder}/config.json has {key} {name!r}, and no config.json was found in {_places(places)}. Shipped with Polylex: "
-        f"{shipped}. For another, give its folder: from_pretrained(..., {argument}=folder)."
+        f"{folder}/config.json has {key} {name!r}, and no config.json was found in {_places(places)}. "
+        f"Shipped with Polylex: {shipped}. For another, give its folder: from_pretrained(..., {argument}=folder)."
     )
 
 

@@ -37,8 +37,11 @@ class SparseModel(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, tokens: Tokens, pivot: Sequence[str] | None = None) -> None:
-        """Build the modules of `config`. `pivot` are the bare names of the English terms, by default those that
-        `config.pivot_vocabulary` names. Raises BadModel when sizes do not fit together.
+        """Build the modules of `config`.
+
+        pivot  bare names of the English terms; by default the vocabulary that `config.pivot_vocabulary` names
+
+        Raises BadModel when the sizes of model, vocabulary and tokenizer do not fit together.
         """
         super().__init__()
         names = pivot_names(config.pivot_vocabulary) if pivot is None else tuple(pivot)
@@ -158,7 +161,10 @@ class SparseModel(nn.Module):
         if device is not None:
             self.to(device)
         cut = self.windows(
-            [texts] if isinstance(texts, str) else list(texts), kind=kind, max_length=max_length, max_windows=max_windows
+            [texts] if isinstance(texts, str) else list(texts),
+            kind=kind,
+            max_length=max_length,
+            max_windows=max_windows,
         )
         rows: list[list[pooling.Row]] = [[] for _ in cut]
         with _evaluating(self):

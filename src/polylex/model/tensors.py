@@ -19,7 +19,7 @@ _PAGE, _LINE = 4096, 64
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> dict[str, TensorProto]:
-    """Write `tensors` (float32, int8, uint8) and return, by name, ONNX tensors that refer to their bytes in the file."""
+    """Write `tensors` (float32, int8, uint8); return, by name, ONNX tensors that refer to their bytes in the file."""
     order = sorted(tensors, key=lambda name: (tensors[name].nbytes % _LINE != 0, -tensors[name].itemsize, name))
     header: dict[str, Any] = {"__metadata__": {"format": "np"}}
     start = 0

@@ -1,4 +1,4 @@
-"""Read and write PyTorch model folders: ours, and released MILCO checkpoints. Files and the network are touched here only."""
+"""Read and write PyTorch model folders: ours, and released MILCO checkpoints. All file and network access is here."""
 
 from __future__ import annotations
 

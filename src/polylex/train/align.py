@@ -56,7 +56,9 @@ class Align:
         if pairs.teacher is None:
             raise BadInput("these pairs hold no tokens of a teacher; write the folder again, with its tokenizer")
         if teacher.terms != model.config.pivot_size:
-            raise BadInput(f"the teacher has {teacher.terms} terms, the model {model.config.pivot_size}; they must agree")
+            raise BadInput(
+                f"the teacher has {teacher.terms} terms, the model {model.config.pivot_size}; they must agree"
+            )
         self.config, self.model, self.pairs, self.ranks = config, model, pairs, ranks
         self.teacher = teacher.to(ranks.device)
         if model.source_head is not None:
@@ -108,7 +110,9 @@ class Align:
 
     def _padded_tokens(self, first: Rows, last: Rows) -> Rows:
         room, frame = self.config.max_length, self._frame.size
-        sides = (column.offsets[last] - column.offsets[first] + frame for column in (self.pairs.other, self.pairs.english))
+        sides = (
+            column.offsets[last] - column.offsets[first] + frame for column in (self.pairs.other, self.pairs.english)
+        )
         total = sum(np.minimum(side, room) for side in sides)
         return np.asarray(total, np.int64)
 
@@ -118,7 +122,9 @@ class Align:
         assert pairs.teacher is not None
         room = config.max_length - self._frame.size
         texts = joined(slices(pairs.other, first, last, room), slices(pairs.english, first, last, room))
-        english = slices(pairs.teacher, first, last, min(config.max_length, self.teacher.limit) - self._teacher_frame.size)
+        english = slices(
+            pairs.teacher, first, last, min(config.max_length, self.teacher.limit) - self._teacher_frame.size
+        )
         return AlignBatch(
             ready_chunks(self.ranks.device, chunked(texts, self._frame, config.chunk_tokens)),
             ready_chunks(self.ranks.device, chunked(english, self._teacher_frame, config.chunk_tokens)),

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from polylex.errors import BadInput
 from polylex.model.model import SparseModel
-from polylex.trec import Collection, read_beir
+from polylex.collection import Collection, read_beir
+from polylex.trec import Query
 from polylex.vectors import SparseVectors
 
 # Numbers of the dense query block [queries, terms] that exist at one time: 256 MiB.
@@ -27,7 +28,7 @@ class BeirHook:
         self._collections = {str(folder): read_beir(Path(folder)) for folder in folders}
         self._length, self._batch = max_length, batch_size
         for folder, collection in self._collections.items():
-            if not collection.judged:
+            if not _judged(collection):
                 raise BadInput(f"{folder} judges no query; leave it out of eval_folders")
 
     def __call__(self, model: SparseModel) -> dict[str, float]:
@@ -35,20 +36,30 @@ class BeirHook:
         return {Path(folder).name: self._measure(model, found) for folder, found in self._collections.items()}
 
     def _measure(self, model: SparseModel, collection: Collection) -> float:
-        device = next(model.parameters()).device
-        options = {"batch_size": self._batch, "max_length": min(self._length, model.config.max_length), "max_windows": 1}
+        device, judged = next(model.parameters()).device, _judged(collection)
+        options = {
+            "batch_size": self._batch,
+            "max_length": min(self._length, model.config.max_length),
+            "max_windows": 1,
+        }
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             documents = model.encode_document(collection.texts, **options)
-            queries = model.encode_query([query.text for query in collection.judged], **options)
+            queries = model.encode_query([query.text for query in judged], **options)
         ranked = best_rows(queries, documents, len(model.vocab), 10, device)
         values = [
             ndcg([collection.ids[row] for row in rows], collection.judgments[query.id], 10)
-            for query, rows in zip(collection.judged, ranked, strict=True)
+            for query, rows in zip(judged, ranked, strict=True)
         ]
         return sum(values) / len(values)
 
 
-def best_rows(queries: SparseVectors, documents: SparseVectors, terms: int, k: int, device: torch.device) -> list[list[int]]:
+def _judged(collection: Collection) -> list[Query]:
+    return [query for query in collection.queries if query.id in collection.judgments]
+
+
+def best_rows(
+    queries: SparseVectors, documents: SparseVectors, terms: int, k: int, device: torch.device
+) -> list[list[int]]:
     """Of each query the k documents of highest score, best first; documents with score 0 are left out."""
     if not len(documents):
         return [[] for _ in range(len(queries))]

@@ -69,7 +69,9 @@ def _languages(data: DataFacts) -> str:
     totals: dict[str, int] = {}
     for (language, _), rows in data.rows.items():
         totals[language] = totals.get(language, 0) + rows
-    listed = ", ".join(f"{name or 'unnamed'} {rows:,}" for name, rows in sorted(totals.items(), key=lambda i: (-i[1], i[0])))
+    listed = ", ".join(
+        f"{name or 'unnamed'} {rows:,}" for name, rows in sorted(totals.items(), key=lambda i: (-i[1], i[0]))
+    )
     return f"Rows by language ({len(totals)}): {listed}."
 
 

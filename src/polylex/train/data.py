@@ -125,7 +125,9 @@ def _text(path: Path, line: int, record: Mapping[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str) or len(value) > _PARAGRAPH_LIMIT:
         told = f"{len(value):,} characters" if isinstance(value, str) else json.dumps(value)[:80]
-        raise BadRecord(str(path), line, f"{key!r} must be a text of at most {_PARAGRAPH_LIMIT:,} characters, got {told}")
+        raise BadRecord(
+            str(path), line, f"{key!r} must be a text of at most {_PARAGRAPH_LIMIT:,} characters, got {told}"
+        )
     return value
 
 

@@ -20,11 +20,23 @@ from torch import Tensor
 from polylex.errors import BadInput
 from polylex.model.model import SparseModel
 from polylex.train import losses
-from polylex.train.batches import Chunk, Frame, Rows, Sampler, Texts, chunked, ready, ready_chunks, slices, stratum_weights
+from polylex.train.batches import (
+    Chunk,
+    Frame,
+    Rows,
+    Sampler,
+    Texts,
+    chunked,
+    ready,
+    ready_chunks,
+    slices,
+    stratum_weights,
+)
 from polylex.train.data import Groups, Pairs, TokenCache
 from polylex.train.monitor import Monitor
 from polylex.train.ranks import Ranks
 from polylex.train.recipe import DistillConfig
+from polylex.train.sparsity import keep_heaviest, mean_terms, pressure
 from polylex.train.student import Weights, encode, scores, source_mean
 from polylex.train.teacher import Teacher
 
@@ -35,6 +47,7 @@ class DistillBatch:
 
     queries, documents  chunks of Q and of Q * G texts
     numbers         int64 [Q * G]  which document each is; -1 where a group has fewer
+    sizes           float32 [Q * G]  tokens of each document
     positives       int64 [Q, P]   all right documents of each query, padded with -2; the first column of a group is one
     taught          float32 [Q, G] the teacher's scores of the group; not-a-number where unknown
     query_vectors, document_vectors  float16 of the dense teacher; None without it
@@ -44,6 +57,7 @@ class DistillBatch:
     queries: list[Chunk]
     documents: list[Chunk]
     numbers: Tensor
+    sizes: Tensor
     positives: Tensor
     taught: Tensor
     query_vectors: Tensor | None
@@ -77,7 +91,9 @@ class Distill:
                 "in_batch_kl_weight needs vectors of a dense teacher (Groups.write_vectors); write them or set it to 0"
             )
         if (config.kl_weight or config.margin_mse_weight) and np.isnan(groups.positive_scores).all():
-            raise BadInput("kl_weight and margin_mse_weight need pos_scores and neg_scores; score the groups or set them to 0")
+            raise BadInput(
+                "kl_weight and margin_mse_weight need pos_scores and neg_scores; score the groups or set them to 0"
+            )
         weights = stratum_weights(
             np.bincount(groups.stratum, minlength=len(groups.strata)).tolist(), groups.strata,
             language_temperature=config.language_temperature,
@@ -133,6 +149,7 @@ class Distill:
             ready_chunks(device, chunked(queries, self._frame, config.chunk_tokens)),
             ready_chunks(device, chunked(documents, self._frame, config.chunk_tokens)),
             ready(device, torch.from_numpy(numbers.ravel())),
+            ready(device, torch.from_numpy(documents.lengths.astype(np.float32))),
             ready(device, torch.from_numpy(padded(groups.positive_indptr, groups.positives, rows))),
             ready(device, torch.from_numpy(taught)),
             ready(device, _vectors(groups.query_vectors, asked)) if dense else None,
@@ -152,7 +169,11 @@ class Distill:
         # Scores of the whole batch in float32: bfloat16 would round a score of 20 to the nearest eighth.
         with torch.autocast(device.type, enabled=False):
             relevance, figures = self._relevance(batch, queries, documents)
-            penalty, more = self._penalty(queries, documents)
+            if self.config.pruned_weight:
+                pruned, more = self._relevance(batch, queries, keep_heaviest(documents, self._pruned_terms()))
+                relevance = relevance + self.config.pruned_weight * (pruned - relevance)
+                figures |= {f"pruned_{name}": value for name, value in more.items()}
+            penalty, more = self._penalty(batch, queries, documents)
         figures |= more
         self._watch(batch, queries, documents)
         return relevance + factor * penalty, {name: value.detach() for name, value in figures.items()}
@@ -200,18 +221,24 @@ class Distill:
         figures["accuracy"] = (group[:, 0] >= found.masked_fill(numbers < 0, -torch.inf).amax(dim=1)).float().mean()
         return total, figures
 
-    def _penalty(self, queries: Weights, documents: Weights) -> tuple[Tensor, dict[str, Tensor]]:
+    def _pruned_terms(self) -> int:
+        """From pruned_terms to four times as many, log-uniformly."""
+        return round(self.config.pruned_terms * 4.0 ** float(torch.rand(())))
+
+    def _penalty(self, batch: DistillBatch, queries: Weights, documents: Weights) -> tuple[Tensor, dict[str, Tensor]]:
         """L1 and FLOPS of both sides and both views, weighted, before the warm-up factor."""
         config, figures = self.config, {}
+        figures["terms_document"] = self.ranks.mean(mean_terms(documents, batch.sizes.to(documents.pivot.device)))
+        press = pressure(figures["terms_document"], config.aim_terms) if config.aim_terms else 1.0
         total = torch.zeros((), device=self.ranks.device)
         for name, texts, l1, flops in (
             ("query", queries, config.l1_query, config.flops_query),
-            ("document", documents, config.l1_document, config.flops_document),
+            ("document", documents, press * config.l1_document, press * config.flops_document),
         ):
-            if l1:
+            if getattr(config, f"l1_{name}"):
                 figures[f"l1_{name}"] = losses.l1(texts.pivot) + config.source_share * losses.l1(texts.echo)
                 total = total + l1 * figures[f"l1_{name}"]
-            if flops:
+            if getattr(config, f"flops_{name}"):
                 pivot = losses.flops(self.ranks.mean(texts.pivot.mean(dim=0)))
                 source = losses.flops(self.ranks.mean(source_mean(texts, self._terms)))
                 figures[f"flops_{name}"] = pivot + config.source_share * source
@@ -257,7 +284,9 @@ class Probe:
     def of(cls, pairs: Pairs, config: DistillConfig, model: SparseModel, teacher: Teacher | None) -> Probe:
         """Draw `monitor_rows` pairs, every language alike. Raises BadInput when the teacher's vocabulary is another."""
         if teacher is not None and teacher.terms != model.config.pivot_size:
-            raise BadInput(f"the teacher has {teacher.terms} terms, the model {model.config.pivot_size}; they must agree")
+            raise BadInput(
+                f"the teacher has {teacher.terms} terms, the model {model.config.pivot_size}; they must agree"
+            )
         sizes = np.bincount(pairs.stratum, minlength=len(pairs.strata)).tolist()
         weights = stratum_weights(sizes, pairs.strata, language_temperature=1e6)
         rows = Sampler(pairs.stratum, weights, config.seed).window(0, min(config.monitor_rows, len(pairs)))

@@ -127,12 +127,14 @@ class _Joined:
         return _mix(self._hashes(self._starts, self._lengths), self._lengths)
 
     def windows(self, length: int, *, cjk: bool = False) -> tuple[NDArray[np.int64], Hashes]:
-        """(text, hash) of every window of `length` characters; with `cjk` of those mostly in Chinese, Japanese, Korean."""
+        """(text, hash) of every window of `length` characters; with `cjk` of those mostly Chinese, Japanese or Korean."""
         room = np.maximum(self._lengths - length + 1, 0)
+        counts = np.concatenate([[0], np.cumsum(_is_cjk(self._codes))]) if cjk else None
+        if counts is not None:
+            room[2 * (counts[self._starts + self._lengths] - counts[self._starts]) <= length] = 0
         owners = np.repeat(np.arange(len(room)), room)
         first = np.arange(len(owners)) - np.repeat(np.cumsum(room) - room, room) + self._starts[owners]
-        if cjk:
-            counts = np.concatenate([[0], np.cumsum(_is_cjk(self._codes))])
+        if counts is not None:
             mostly = 2 * (counts[first + length] - counts[first]) > length
             owners, first = owners[mostly], first[mostly]
         return owners, _mix(self._hashes(first, length), np.int64(length))

@@ -49,6 +49,7 @@ PRECISE = Tiling(terms=64, tokens=64, depth=32, warps=4, stages=2)
 def _peaks_kernel(
     hidden,
     weight,
+    bias,
     speaks,
     best,
     at,
@@ -92,7 +93,8 @@ def _peaks_kernel(
     owner = tl.program_id(0) * TEXTS + tl.arange(0, TEXTS)
     target = owner[None, :].to(tl.int64) * terms + term[:, None]
     written = (owner[None, :] < texts) & (term[:, None] < terms)
-    tl.store(best + target, top, mask=written)
+    offset = tl.load(bias + term, mask=term < terms, other=0.0).to(tl.float32)
+    tl.store(best + target, top + offset[:, None], mask=written)
     tl.store(at + target, where, mask=written)
 
 
@@ -123,9 +125,9 @@ def _spread_kernel(
 
 
 def find_peaks_fused(
-    hidden: Tensor, speaks: Tensor, weight: Tensor, tiling: Tiling | None = None
+    hidden: Tensor, speaks: Tensor, weight: Tensor, bias: Tensor, tiling: Tiling | None = None
 ) -> tuple[Tensor, Tensor]:
-    """As `find_peaks`, in one kernel; positions are int32 here. `weight` has the type of `hidden`."""
+    """As `find_peaks`, in one kernel; positions are int32 here. `weight` has the type of `hidden`, `bias` any."""
     count, length, width = hidden.shape
     best = torch.empty((count, len(weight)), dtype=torch.float32, device=hidden.device)
     at = torch.empty((count, len(weight)), dtype=torch.int32, device=hidden.device)
@@ -138,6 +140,7 @@ def find_peaks_fused(
     _peaks_kernel[grid](
         hidden.contiguous(),
         weight.contiguous(),
+        bias.contiguous(),
         speaks.contiguous().view(torch.int8),
         best,
         at,

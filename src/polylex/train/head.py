@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from polylex.errors import BadInput
 
@@ -52,7 +53,7 @@ def peaks(hidden: Tensor, speaks: Tensor, weight: Tensor, bias: Tensor, *, fused
         hidden = hidden.to(torch.get_autocast_dtype(kind))
     if fused is None:
         fused = hidden.is_cuda and has_triton()
-    result: Tensor = _Peaks.apply(hidden, speaks, weight, bias, fused)
+    result: Tensor = _Peaks.apply(hidden, speaks, weight, bias, fused)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -66,10 +67,11 @@ def has_triton() -> bool:
     return True
 
 
-def find_peaks(hidden: Tensor, speaks: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Maxima float32 [B, V] of hidden @ weight.T over the tokens that speak, and the first position int64 [B, V] of each.
+def find_peaks(hidden: Tensor, speaks: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Maxima float32 [B, V] of hidden @ weight.T + bias over the tokens that speak, and where: int64 [B, V].
 
-    The PyTorch form: logits exist for a block of terms at a time. Silent texts give -inf and -1. No gradient.
+    The PyTorch form: logits exist for a block of terms at a time. Of several maxima the first counts; silent texts give
+    -inf and -1. All in one type; no gradient.
     """
     texts, length, _ = hidden.shape
     best = torch.full((texts, len(weight)), -torch.inf, device=hidden.device)
@@ -83,7 +85,7 @@ def find_peaks(hidden: Tensor, speaks: Tensor, weight: Tensor) -> tuple[Tensor, 
     step = max(1, BLOCK_ELEMENTS // (texts * length))
     for start in range(0, len(weight), step):
         block = slice(start, start + step)
-        values, positions = (voiced @ weight[block].T).max(dim=1)
+        values, positions = linear(voiced, weight[block], bias[block]).max(dim=1)
         best[:, block] = values
         at[:, block] = voice.gather(1, positions)
     silent = ~speaks.any(dim=1, keepdim=True)
@@ -120,10 +122,9 @@ class _Peaks(torch.autograd.Function):
             if fused:
                 from polylex.train.fused import find_peaks_fused
 
-                best, at = find_peaks_fused(hidden, speaks, cast)
+                best, at = find_peaks_fused(hidden, speaks, cast, bias)
             else:
-                best, at = find_peaks(hidden, speaks, cast)
-            best += bias.float()
+                best, at = find_peaks(hidden, speaks, cast, bias.to(hidden.dtype))
         ctx.save_for_backward(hidden, weight, at)
         ctx.fused = fused
         return best

@@ -192,7 +192,7 @@ class Loop:
                 self._one(feed)
                 self._seconds = self._shared_seconds(time.monotonic() - clock)
                 last = self.progress() >= 1
-                if _due(self.step, config.logging_steps) or last:
+                if _due(self.step, config.logging_steps) or (last and config.logging_steps):
                     self._log()
                 measured = self._evaluate is not None and _due(self.step, config.eval_steps)
                 if _due(self.step, config.save_steps) or measured:

@@ -107,7 +107,14 @@ class Monitor:
     def read(self) -> Reading:
         """What was seen; and start again."""
         table = torch.stack(
-            [self._texts, self._terms, self._source, self._empty, *self._overlap["translation"], *self._overlap["teacher"]]
+            [
+                self._texts,
+                self._terms,
+                self._source,
+                self._empty,
+                *self._overlap["translation"],
+                *self._overlap["teacher"],
+            ]
         ).cpu()
         texts = float(table[0].sum())
         share = (self._used / max(texts, 1)).cpu()
@@ -139,10 +146,10 @@ def why_stop(reading: Reading, config: Recipe) -> str | None:
         (float(reading.always_on_count), ">", config.monitor_max_always_on,
          f"terms are on in more than half of all texts ({named})", "monitor_max_always_on"),
         (reading.live, "<", config.monitor_min_live, "of the vocabulary is in use", "monitor_min_live"),
-        (seen.translation, "<", config.monitor_min_translation, "is the overlap of translations",
-         "monitor_min_translation"),
         (seen.teacher, "<", config.monitor_min_teacher,
          "is the overlap with the English teacher: the terms are not grounded in words", "monitor_min_teacher"),
+        (seen.translation, "<", config.monitor_min_translation, "is the overlap of translations",
+         "monitor_min_translation"),
     )  # fmt: skip
     for value, sign, limit, told, name in checks:
         if value is not None and (seen.texts or name.startswith("monitor_min")):

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
@@ -31,7 +32,11 @@ PathLike = str | os.PathLike[str]
 Row = TypeVar("Row", Pair, Group)
 
 _LINE_LIMIT = 1 << 20  # bytes of a line of parallel text
-_PACKERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+_PACKERS: Mapping[str, Callable[..., Any]] = {
+    ".gz": partial(gzip.open, compresslevel=5),  # 9 takes four times as long for 3 % less
+    ".xz": lzma.open,
+    ".bz2": bz2.open,
+}
 
 
 def pairs_of_parallel_text(

@@ -147,7 +147,9 @@ def _places(table: Mapping[str, str]) -> tuple[int, int, int]:
         if not told:
             continue
         if len(told) < len(names):
-            raise BadInput(f"the environment sets {', '.join(told)} but not all of {', '.join(names)}; start by torchrun")
+            raise BadInput(
+                f"the environment sets {', '.join(told)} but not all of {', '.join(names)}; start by torchrun"
+            )
         rank, world, local = (int(table[name]) for name in names)
         # A single SLURM task, such as an interactive shell, is a process alone.
         return (rank, world, local) if world > 1 else (0, 1, local)

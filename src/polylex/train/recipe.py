@@ -42,10 +42,15 @@ class Recipe:
     seed                   of sampling and dropout
     save_steps, eval_steps, logging_steps   0 = never; there is always a checkpoint at the end
     save_total_limit       checkpoints kept
-    eval_folders           BEIR folders; their mean nDCG@10 chooses best/
+    eval_folders           BEIR folders; their mean nDCG@10 chooses best/; texts are cut to eval_max_length tokens
     dataloader_num_workers threads that build batches
     gradient_checkpointing, torch_compile   of the backbone: less memory, or faster after a minute of compiling
-    monitor_*              limits of the collapse monitor, see monitor.py
+    monitor_grace          share of the run before the collapse monitor may stop it
+    monitor_max_empty, monitor_max_terms, monitor_max_always_on   a run stops when more than this share of texts has no
+                           pivot term, a text has more active ones on average, more terms are on in half of all texts
+    monitor_min_live, monitor_min_translation, monitor_min_teacher   or when less of the vocabulary is in use, or
+                           texts overlap less with their translations, or with the English teacher (0..1)
+    weight_decay, adam_beta1, adam_beta2, adam_epsilon   of AdamW; tf32: matrix products of float32 may use it
     """
 
     model: str
@@ -164,8 +169,12 @@ class DistillConfig(Recipe):
     temperature           student scores are divided by it
     teacher_temperature   scores of the group are divided by it; cosine_temperature: the dense teacher's cosines
     l1_query, l1_document, flops_query, flops_document   weights of the regularisers
+    aim_terms             active terms that a document should have, both views; the weights of the documents' regularisers
+                          are multiplied by (terms / aim)^8, at most 10. 0 = as they are
+    pruned_weight         share of the loss that is taken on documents cut to their heaviest terms, so that rankings
+                          survive pruning; pruned_terms: the fewest terms, up to four times as many are drawn
     monitor_pairs         JSONL of parallel pairs, or a folder of them, on which the monitor measures translations and,
-                          with `teacher`, grounding
+                          with `teacher` (its tokens: teacher_speakers), grounding; it takes monitor_rows of them
     """
 
     negatives: int = 5
@@ -187,6 +196,9 @@ class DistillConfig(Recipe):
     l1_document: float = 8e-4
     flops_query: float = 0.0
     flops_document: float = 0.0
+    aim_terms: float = 0.0
+    pruned_weight: float = 0.0
+    pruned_terms: int = 16
     monitor_pairs: str = ""
     monitor_rows: int = 512
     teacher: str = ""
@@ -195,8 +207,10 @@ class DistillConfig(Recipe):
     def __post_init__(self) -> None:
         Recipe.__post_init__(self)
         for name in ("negatives", "ce_weight", "kl_weight", "in_batch_kl_weight", "margin_mse_weight",
-                     "l1_query", "l1_document", "flops_query", "flops_document"):  # fmt: skip
+                     "l1_query", "l1_document", "flops_query", "flops_document", "aim_terms"):  # fmt: skip
             _at_least(self, name, 0)
+        _within(self, "pruned_weight", 0, 1)
+        _at_least(self, "pruned_terms", 1)
         for name in ("temperature", "teacher_temperature", "cosine_temperature"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"{name} must be above 0, got {getattr(self, name)}")
@@ -317,7 +331,9 @@ def _told(hint: Any) -> str:  # noqa: ANN401
         return "a list of texts"
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(repr, get_args(hint)))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(hint, "a table of numbers")
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
+        hint, "a table of numbers"
+    )
 
 
 def _required(setting: Any) -> bool:  # noqa: ANN401 - dataclasses.Field is generic

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from polylex.config import FORMAT as OURS
 from polylex.errors import BadModel
@@ -58,7 +60,8 @@ class Teacher(nn.Module):
             return teacher
         tokens = Tokens.read(path)
         try:
-            model = AutoModelForMaskedLM.from_pretrained(str(path), local_files_only=True)
+            with _without_progress_bars():
+                model = AutoModelForMaskedLM.from_pretrained(str(path), local_files_only=True)
         except (OSError, ValueError, KeyError) as fault:
             raise BadModel(f"{path} cannot be read as a masked language model ({fault})") from None
         decoder = model.get_output_embeddings()
@@ -81,6 +84,18 @@ class Teacher(nn.Module):
             speaks = speaks & chunk.batch.content.any(dim=1, keepdim=True)
             found.append(peaks(self.body(chunk.batch), speaks, self.decoder.weight, self.decoder.bias))
         return torch.cat(found)[torch.cat([chunk.rows for chunk in chunks]).argsort()]
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """`transformers` draws one while it reads weights; a library is silent."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
 
 
 class _Ours(nn.Module):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,10 +33,11 @@ _ALGORITHMS = {
     "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
 # Lucene's English stop words; the other languages keep theirs, as the reference figures do.
-_STOP = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
-    "to was will with".split()
-)
+_STOP = frozenset({
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not",
+    "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was",
+    "will", "with",
+})  # fmt: skip
 
 
 def words(text: str, language: str) -> list[str]:
@@ -67,7 +69,11 @@ def _stemmer(algorithm: str) -> Any:
 
 
 class BM25:
-    """Okapi BM25 as Lucene counts it: idf = log(1 + (N - df + 0.5) / (df + 0.5)), tf / (tf + k1 (1 - b + b len / mean))."""
+    """Okapi BM25 as Lucene counts it.
+
+    Weight of a term in a document: log(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + k1 * (1 - b + b * length / mean)).
+    In a query: its count.
+    """
 
     name = "bm25"
 
@@ -111,20 +117,33 @@ def _counts(texts: Iterable[list[str]], ids: dict[str, int], *, grow: bool) -> s
 
 
 class Dense:
-    """An E5 model by PyTorch: mean of the last layer over all tokens, scaled to length 1, behind "query: " or "passage: ".
+    """An E5 model by PyTorch: mean of the last layer over all tokens, scaled to length 1.
 
-    folder     a local folder in Hugging Face's layout (config.json, model.safetensors, tokenizer.json)
-    precision  "bfloat16" is three times as fast on CPUs that have it
+    "query: " or "passage: " stands before every text; 512 tokens of it are read.
+
+    folder      a local folder in Hugging Face's layout (config.json, model.safetensors, tokenizer.json)
+    cache       folder that keeps the encodings
+    precision   "bfloat16" is three times as fast on CPUs that have it
+    vocabulary  folder with a tokenizer.json of fewer pieces, used in place of the model's own: what trimming costs
     """
 
     max_length = 512
     batch_tokens = 4096
 
-    def __init__(self, folder: Path, cache: Path, precision: Literal["bfloat16", "float32"] = "bfloat16") -> None:
-        self.folder, self.precision = folder, precision
+    def __init__(
+        self,
+        folder: Path,
+        cache: Path,
+        precision: Literal["bfloat16", "float32"] = "bfloat16",
+        vocabulary: Path | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.name = f"dense:{folder.resolve().name}"
-        self._encodings = Encodings(identity(folder, "dense", precision), cache)
-        self._loaded: tuple[Any, Any] | None = None
+        if vocabulary is not None:
+            self.name += f"+vocabulary={vocabulary.resolve().name}"
+        self._folder, self._precision, self._vocabulary, self._threads = folder, precision, vocabulary, threads
+        trimmed = [_digest(vocabulary / "tokenizer.json")] if vocabulary else []
+        self._encodings = Encodings(identity(folder, "dense", precision, *trimmed), cache)
 
     def search(self, collection: Collection, k: int) -> Outcome:
         """The k best documents of every query."""
@@ -140,8 +159,8 @@ class Dense:
     def _encode(self, prefix: str, texts: Sequence[str]) -> list[bytes]:
         import torch
 
-        tokenizer, model = self._load()
-        tokens = [encoding.ids for encoding in tokenizer.encode_batch([prefix + text for text in texts])]
+        tokenize, model = self._loaded
+        tokens = tokenize([prefix + text for text in texts])
         rows: dict[int, bytes] = {}
         for batch in _batches(tokens, self.batch_tokens):
             ids, real = _padded([tokens[index] for index in batch], model.config.pad_token_id)
@@ -153,20 +172,28 @@ class Dense:
             rows.update((index, vector.tobytes()) for index, vector in zip(batch, vectors, strict=True))
         return [rows[index] for index in range(len(texts))]
 
-    def _load(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            import torch
-            from tokenizers import Tokenizer
-            from transformers import AutoModel
+    @cached_property
+    def _loaded(self) -> tuple[Callable[[list[str]], list[list[int]]], Any]:
+        """The tokenizer, as a function from texts to the model's token ids, and the model."""
+        import torch
+        from tokenizers import Tokenizer
+        from transformers import AutoModel
 
-            tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-            tokenizer.no_padding()
-            tokenizer.enable_truncation(self.max_length)
-            model = AutoModel.from_pretrained(
-                self.folder, dtype=getattr(torch, self.precision), add_pooling_layer=False
-            )
-            self._loaded = tokenizer, model.eval()
-        return self._loaded
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        own = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        used = Tokenizer.from_file(str(self._vocabulary / "tokenizer.json")) if self._vocabulary else own
+        used.no_padding()
+        used.enable_truncation(self.max_length)
+        ids = own.get_vocab()
+        of_model = {index: ids.get(piece, ids["<unk>"]) for piece, index in used.get_vocab().items()}
+        dtype = getattr(torch, self._precision)
+        model = AutoModel.from_pretrained(self._folder, dtype=dtype, add_pooling_layer=False).eval()
+        return lambda texts: [[of_model[index] for index in each.ids] for each in used.encode_batch(texts)], model
+
+
+def _digest(path: Path) -> str:
+    return blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def _batches(tokens: Sequence[Sequence[int]], budget: int) -> Iterable[list[int]]:

@@ -28,7 +28,7 @@ class Encodings:
         self.seconds = 0.0
 
     def fetch(self, kind: str, texts: Sequence[str], encode: Callable[[list[str]], list[bytes]]) -> list[bytes]:
-        """One encoding a text, in order; `encode` is called for chunks of those that are not here yet, longest first."""
+        """One encoding a text, in order; `encode` gets those that are not here yet, in chunks, longest first."""
         keys = [_key(kind, text) for text in texts]
         missing = dict(zip(keys, texts, strict=True))
         for key in self._known(missing):

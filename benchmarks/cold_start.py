@@ -25,7 +25,6 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from record import provenance, write
 
@@ -36,12 +35,10 @@ _STAGES = """
 import json, sys, time
 marks = [("start", time.perf_counter())]
 def mark(name): marks.append((name, time.perf_counter()))
-import polylex.cli; from polylex import Index, Retriever, load; mark("import polylex and its command line")
-index = Index.open(sys.argv[1]); mark("open the index")
-encoder = load(index.info().model_source or "polylex-mini"); mark("open the model")
-encoder.vocab.fingerprint; mark("name the terms")
-vector = encoder.encode([sys.argv[2]], kind="query"); mark("encode the query")
-hits = index.search(vector, 10); mark("search")
+import polylex.cli; from polylex import Retriever; mark("import polylex")
+retriever = Retriever.open(sys.argv[1]); mark("open the index and its model")
+vector = retriever.encoder.encode([sys.argv[2]], kind="query"); mark("encode the query")
+hits = retriever.index.search(vector, 10); mark("search")
 print(json.dumps({name: time_ - before for (_, before), (name, time_) in zip(marks, marks[1:])}))
 """
 
@@ -122,7 +119,7 @@ def _documents(path: Path) -> int:
 
 
 def _environment(bytecode: Path) -> dict[str, str]:
-    """This process's, with bytecode kept as an installed package keeps it."""
+    """The environment of this process, but with bytecode kept, as an installed package keeps it."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"PYTHONPYCACHEPREFIX": str(bytecode), "PYTHONIOENCODING": "utf-8"}
 

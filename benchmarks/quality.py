@@ -7,7 +7,8 @@ EVAL is a folder of BEIR folders (corpus.jsonl, queries.jsonl, qrels/test.tsv; m
 
 Systems, parted by commas:
     bm25             k1 0.9, b 0.4; Snowball stemming; character bigrams for Chinese, Japanese, Thai, Korean and Khmer
-    dense:FOLDER     an E5 model in a local Hugging Face folder
+    dense:FOLDER     an E5 model in a local Hugging Face folder; behind it may stand +vocabulary=FOLDER, whose tokenizer
+                     it then uses: what trimming its vocabulary costs
     polylex[:MODEL]  the int8 runtime; the bundled model by default
     torch:FOLDER     the float model
 Behind the last two may stand options, such as polylex+terms=30 or polylex+view=pivot: see sparse.py.
@@ -153,20 +154,16 @@ def _by_set(sets: dict[str, Any], systems: Sequence[str], measure: str) -> list[
 
 def _by_language(sets: dict[str, Any], systems: Sequence[str]) -> list[str]:
     """A table for every set with queries in several languages."""
-    return [
-        _table(
-            f"nDCG@10 on {name} by query language",
-            "language (queries)",
-            systems,
-            [
-                [f"{language} ({queries})"]
-                + _cells([entry["systems"][system]["by_language"][language]["nDCG@10"] for system in systems])
-                for language, queries in entry["languages"].items()
-            ],
-        )
-        for name, entry in sets.items()
-        if len(entry["languages"]) > 1
-    ]
+    found = []
+    for name, entry in sets.items():
+        means = [entry["systems"][system]["by_language"] for system in systems]
+        rows = [
+            [f"{language} ({queries})", *_cells([each[language]["nDCG@10"] for each in means])]
+            for language, queries in entry["languages"].items()
+        ]
+        if len(rows) > 1:
+            found.append(_table(f"nDCG@10 on {name} by query language", "language (queries)", systems, rows))
+    return found
 
 
 def _terms(sets: dict[str, Any], systems: Sequence[str]) -> list[list[str]]:
@@ -196,11 +193,12 @@ def _all_sets(data: Path) -> list[str]:
 
 
 def _system(spec: str, options: argparse.Namespace) -> System:
-    kind, _, folder = spec.partition(":")
     if spec == "bm25":
         return BM25()
-    if kind == "dense" and folder:
-        return Dense(Path(folder), options.cache, options.precision)
+    if spec.startswith("dense:"):
+        folder, _, vocabulary = spec.removeprefix("dense:").partition("+vocabulary=")
+        trimmed = Path(vocabulary) if vocabulary else None
+        return Dense(Path(folder), options.cache, options.precision, trimmed, options.threads)
     return Sparse(spec, options.cache, options.threads)
 
 

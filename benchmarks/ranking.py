@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -60,7 +60,7 @@ def rank(collection: Collection, queries: Matrix, documents: Matrix, k: int = 10
 def _blocks(queries: Matrix, columns: Matrix) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """First query and scores [queries, documents] of each block of queries."""
     for start in range(0, queries.shape[0], BLOCK):
-        scores = queries[start : start + BLOCK] @ columns
+        scores: Any = queries[start : start + BLOCK] @ columns
         yield start, scores.toarray() if sp.issparse(scores) else scores
 
 

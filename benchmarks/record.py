@@ -1,4 +1,4 @@
-"""What a result must carry so that others can check it: when, which code, which machine, which packages, which command."""
+"""What a result carries so that others can check it: date, commit, command, machine, versions of packages."""
 
 from __future__ import annotations
 

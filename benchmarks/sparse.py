@@ -46,12 +46,13 @@ class Sparse:
     def search(self, collection: Collection, k: int) -> Outcome:
         """The k best documents of every query."""
         before = self._encodings.encoded, self._encodings.seconds
-        documents = self._fetch("document", collection.texts)
-        documents = self._pruned(documents, collection.name)
+        documents = self._pruned(self._fetch("document", collection.texts))
         queries = self._fetch("query", [query.text for query in collection.queries])
-        with TemporaryDirectory() as folder:
-            with Index.build(Path(folder) / "index", documents, collection.ids, vocab=self._vocab) as index:
-                hits = index.search(queries, k, with_fields=False)
+        with (
+            TemporaryDirectory() as folder,
+            Index.build(Path(folder) / "index", documents, collection.ids, vocab=self._vocab) as index,
+        ):
+            hits = index.search(queries, k, with_fields=False)
         return Outcome(
             {
                 query.id: [(hit.id, hit.score) for hit in found]
@@ -72,7 +73,7 @@ class Sparse:
         is_pivot = vectors.terms < len(self._vocab.pivot)
         return vectors.select(is_pivot if view == "pivot" else ~is_pivot)
 
-    def _pruned(self, documents: SparseVectors, name: str) -> SparseVectors:
+    def _pruned(self, documents: SparseVectors) -> SparseVectors:
         options = {option: limit for option, limit in self._options.items() if option != "view"}
         if (terms := options.pop("terms", None)) is not None:
             options["mass"] = _mass_for(documents, terms)
@@ -80,7 +81,7 @@ class Sparse:
         return prune(documents) if prune else documents
 
 
-def _encoder(kind: str, model: str | None, threads: int | None) -> Any:  # noqa: ANN401 - torch is optional
+def _encoder(kind: str, model: str | None, threads: int | None) -> Any:
     if kind == "polylex":
         return load(model, threads=threads) if model else load(threads=threads)
     import torch

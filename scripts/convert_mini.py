@@ -43,11 +43,12 @@ what that means for your use.
 One H100, bf16. Stage 1 (align), 3 minutes over 728,000 parallel pairs in about 200 languages: software manuals,
 catalogues and package descriptions, public-domain Bibles, TICO-19, the Universal Declaration of Human Rights and
 others, under free licences that differ by source. Stage 2 (distill), 2.5 minutes over 154,000 groups of a query and
-passages: half software help, half open reading-comprehension and FAQ sets. Evaluation sets were filtered out of both.
+passages: a good half software help, the rest open reading-comprehension and FAQ sets, filtered against the evaluation
+sets.
 
 ## Figures
 
-nDCG@10, all terms, exact scoring, as reported by the training run for its float weights (documents cut at 256 tokens):
+nDCG@10, all terms, exact scoring, as reported by the training run for its float weights:
 
 | set | BM25 | this model | pivot view only | dense multilingual-e5-small |
 |---|---|---|---|---|
@@ -64,8 +65,8 @@ INT8 = """
 ## int8
 
 Matrices are int8 with a scale for each output, activations int8 with a scale for each token; the loudest input
-columns are split. Cosine to the float model's vectors: 0.9987 on 60 English paragraphs, 0.9978 on 119 questions in 12 languages,
-0.9989 on 54 passages in 19 languages (means).
+columns are split. Cosine to the float model's vectors: 0.9987 on 60 English paragraphs, 0.9978 on 119 questions in 12
+languages, 0.9989 on 54 passages in 19 languages (means).
 """
 NAMES = {
     "enc.": "encoder.transformer.",

@@ -95,7 +95,9 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.out / "cache" / "groups" / "documents.english.tokens").exists():
         write_caches(options.release, options.start, options.out)
-    parts = write_parts(options.out, options.start, [*options.also, options.release / "dev"], int(options.part_mib * 2**20))
+    parts = write_parts(
+        options.out, options.start, [*options.also, options.release / "dev"], int(options.part_mib * 2**20)
+    )
     for path in sorted((options.out / "cache").rglob("*.xz")):
         print(f"{path.stat().st_size / 1e6:8.1f} MB  {path.relative_to(options.out)}")
     print(f"{len(parts)} parts, {sum(part.stat().st_size for part in parts) / 1e6:.0f} MB")

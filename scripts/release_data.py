@@ -1,4 +1,4 @@
-"""The training data of the released polylex-mini: from the archives to screened pairs, groups, development sets, a report.
+"""The training data of the released polylex-mini: from archives to screened pairs, groups, development sets, a report.
 
     python scripts/release_data.py PARALLEL_FOLDER RETRIEVAL_FOLDER EVAL_FOLDER OUT [--rows 2000]
 
@@ -150,7 +150,7 @@ def sentence_groups(pairs: list[Pair], settings: Settings, english: dict[str, st
 
 
 def long_groups(pairs: list[Pair], settings: Settings, english: dict[str, str]) -> Iterator[Group]:
-    """A sentence as the query; the document is the passage it stands in, made of neighbouring pairs, in another language.
+    """A sentence as the query; the document is the passage it stands in, of neighbouring pairs, in another language.
 
     The passage leaves out the sentence itself one time in four.
     """

@@ -2,8 +2,8 @@
 
     python scripts/release_eval.py MODEL_FOLDER OUT.json FOLDER ... [--device cuda]
 
-A read-out at the end of a run, with scores computed exactly on the device; nothing is chosen by it. A text is read up to
-512 tokens, in one window.
+A read-out at the end of a run, with scores computed exactly on the device; nothing is chosen by it. A text is read up
+to 512 tokens, in one window.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pack a trained model into pieces that travel: int8 weights as scripts/convert_mini.py reads them.
 
-    python scripts/release_export.py MODEL_FOLDER OUT [--piece-mib 15]
-    cat OUT/weights.npz.* > weights.npz        # together again, beside MODEL_FOLDER/tokenizer.json
+python scripts/release_export.py MODEL_FOLDER OUT [--piece-mib 15]
+cat OUT/weights.npz.* > weights.npz        # together again, beside MODEL_FOLDER/tokenizer.json
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 FOLDER  of scripts/release_unpack.py; cache/groups gets queries.npy and documents.npy
 
 A row holds both teachers side by side: e5 (384) weighs 1, mpnet (768) weighs `MPNET`; inner products over a temperature
-of 0.02 are then the sum of both teachers' logits. Where a text has an English counterpart, mpnet reads that, and what it
+of 0.02 are then the sum of both teachers' logits. Where a text has an English counterpart, mpnet reads that: what it
 says does not depend on the text's language. Without one, mpnet's part is 0: to mpnet the document is like any random
 one. e5 says nothing of queries made of parallel text (mpnet knows better), and reads all others as they are.
 """
@@ -95,7 +95,9 @@ def mine(groups: Groups, rows: NDArray[np.int64], device: str, seed: int = 0) ->
         answers = torch.from_numpy(np.asarray(groups.document_vectors[right, 384:])).to(device, kind)
         cosines = queries @ documents.T
         limit = 0.9 * (queries * answers).sum(dim=1, keepdim=True)
-        nearest = cosines.masked_fill_(cosines > limit, -1).topk(min(CANDIDATES, len(pool)), dim=1).indices.cpu().numpy()
+        nearest = (
+            cosines.masked_fill_(cosines > limit, -1).topk(min(CANDIDATES, len(pool)), dim=1).indices.cpu().numpy()
+        )
         drawn = rng.permuted(np.tile(np.arange(nearest.shape[1]), (len(some), 1)), axis=1)[:, :NEGATIVES]
         found[start : start + 1024] = pool[np.take_along_axis(nearest, drawn, axis=1)]
     return found
@@ -111,7 +113,9 @@ def with_negatives(folder: Path, rows: NDArray[np.int64], mined: NDArray[np.int6
     owner = np.concatenate([np.repeat(np.arange(len(lengths)), lengths), np.repeat(rows, mined.shape[1])])
     order = np.argsort(owner, kind="stable")
     arrays["negatives"] = np.concatenate([arrays["negatives"], mined.ravel().astype(np.uint32)])[order]
-    arrays["negative_scores"] = np.concatenate([arrays["negative_scores"], np.full(mined.size, np.nan, np.float32)])[order]
+    arrays["negative_scores"] = np.concatenate([arrays["negative_scores"], np.full(mined.size, np.nan, np.float32)])[
+        order
+    ]
     lengths[rows] = mined.shape[1]
     arrays["negative_indptr"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     write_arrays(folder, lambda _: path.name, arrays, metadata)

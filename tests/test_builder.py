@@ -5,7 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -281,6 +281,12 @@ def test_bad_documents_change_nothing(tmp_path):
     assert_holds(tmp_path / "i", 5)
 
 
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="f32, u8, got 'f16'"):
+        IndexBuilder(tmp_path / "i", VOCAB, precision="f16")
+    assert not list(tmp_path.iterdir())
+
+
 def test_fields_may_be_left_out(tmp_path):
     ids, _, vectors = chunk(0, 3)
     with IndexBuilder(tmp_path / "i", VOCAB) as builder:
@@ -356,33 +362,32 @@ def test_a_fault_at_any_step_loses_nothing_and_leaves_no_half_index(
     assert step > 20  # so many steps can fail
 
 
-def test_a_killed_build_goes_on_where_it_was(memory_path):
-    code = """
+KILLED = """
 import sys; sys.path.insert(0, sys.argv[2])
 import test_builder
 from pathlib import Path
-test_builder.builder_module.BLOCK = 64
-print("go", flush=True)
-test_builder.run_to_the_end(Path(sys.argv[1]), rows=600, step=10)
+test_builder.builder_module.BLOCK = 32
+add = test_builder.IndexBuilder.add
+def say(self, *arguments, **options):
+    print("adding", flush=True)
+    add(self, *arguments, **options)
+test_builder.IndexBuilder.add = say
+test_builder.run_to_the_end(Path(sys.argv[1]), rows=1500, step=10)
 """
-    draw, kills = random.Random(3), 0
-    for _ in range(60):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(memory_path / "i"), os.path.dirname(__file__)], stdout=subprocess.PIPE
-        )
-        process.stdout.readline()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(draw.uniform(0, 0.1) if kills < 8 else 60)
-        killed = process.poll() is None
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        kills += killed
-        if (memory_path / "i").exists():
-            break
-        assert killed
-    assert kills >= 3
-    assert_holds(memory_path / "i", 600)
+
+
+def test_a_killed_build_goes_on_where_it_was(memory_path):
+    command = [sys.executable, "-c", KILLED, str(memory_path / "i"), os.path.dirname(__file__)]
+    draw = random.Random(3)
+    for _ in range(8):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            for _ in range(draw.randint(1, 6)):
+                process.stdout.readline()
+            time.sleep(draw.uniform(0, 0.004))  # somewhere in an `add`, or in a few
+            process.kill()
+        assert not (memory_path / "i").exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert_holds(memory_path / "i", 1500)
 
 
 @pytest.fixture

@@ -241,6 +241,17 @@ def test_a_rewritten_index_holds_the_pruned_vectors_and_everything_else(folder, 
         assert (index.info().precision, index.info().settings, index.check()) == ("u8", {"b": 2}, [])
 
 
+def test_a_rewriting_that_fails_leaves_nothing(folder):
+    def fails_late(vectors):
+        if len(vectors) < 16:  # the last segment
+            raise BadInput("no")
+        return vectors
+
+    with Index.open(folder) as index, pytest.raises(BadInput, match="no"):
+        index.rewrite(folder.parent / "j", fails_late)
+    assert [path.name for path in folder.parent.iterdir()] == ["i"]
+
+
 def test_building_from_memory_forgets_an_interrupted_build(tmp_path):
     with builder_module.IndexBuilder(tmp_path / "i", VOCAB) as builder:
         builder.add(["x"], None, vectors_of([{1: 1.0}]))
@@ -317,6 +328,28 @@ def test_a_missing_short_or_long_file_is_named_on_opening(folder):
                 continue  # an absent catalog is no index; a byte after the last page is not part of it
             with pytest.raises(CorruptIndex, match=name):
                 Index.open(copy)
+
+
+def test_check_names_a_file_that_went_away(folder):
+    with Index.open(folder) as index:
+        file = next(folder.glob("segment-*"))
+        file.unlink()
+        assert [file.name in fault for fault in index.check()] == [True]
+
+
+def test_an_index_may_be_replaced_while_it_is_opened(folder, monkeypatch):
+    opened, read = [], index_module.Catalog.read
+
+    def read_late(path):
+        catalog = read(path)
+        if not opened:
+            opened.append(path)
+            make(folder, [{1: 1.0}], overwrite=True).close()  # the segments that the catalog names are gone now
+        return catalog
+
+    monkeypatch.setattr(index_module.Catalog, "read", read_late)
+    with Index.open(folder) as index:
+        assert len(index) == 1
 
 
 def test_every_flipped_byte_of_a_segment_or_the_vocabulary_is_found(folder):

@@ -199,3 +199,13 @@ def test_pushing_uploads_a_whole_folder(monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     assert tiny_milco().push_to_hub("me/tiny", private=True) == "https://hub/me/tiny"
     assert seen == {"repo": ("me/tiny", True, True), "identity": tiny_milco().weights_id}
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_model(folder, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(StorageFull, match="what stood there is untouched"):
+        tiny_milco().save_pretrained(folder)
+    assert SparseModel.from_pretrained(folder).weights_id == tiny_milco().weights_id

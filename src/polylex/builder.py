@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast, get_args
 
 from polylex.catalog import HOLDER, NAME, Catalog, FileEntry
 from polylex.errors import BadInput, BadVectors, CorruptIndex, IndexExists, UnfinishedBuild, UnknownFormat
@@ -69,6 +69,8 @@ class IndexBuilder:
 
         Raises IndexExists, UnfinishedBuild, IndexLocked, StorageFull.
         """
+        if precision not in get_args(Precision):
+            raise BadInput(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
         self.path = Path(path)
         self.folder = self.path.with_name(self.path.name + ".partial")
         self._vocab = vocab
@@ -156,6 +158,7 @@ class IndexBuilder:
         """
         fields = [{}] * len(ids) if fields is None else fields
         self._check(ids, fields, vectors)
+        self._seal(BLOCK)  # before these are taken: whatever goes wrong here then concerns none of them
         first_row = len(self)
         try:
             chunks = [
@@ -170,7 +173,6 @@ class IndexBuilder:
         except BaseException:
             self._remove_orphans()
             raise
-        self._seal(BLOCK)
 
     def _check(self, ids: Sequence[str], fields: Sequence[Mapping[str, Any]], vectors: SparseVectors) -> None:
         if not self._catalog.building:
@@ -192,7 +194,7 @@ class IndexBuilder:
         while sum(chunk.rows for chunk in self._catalog.chunks) >= at_least:
             group = list(_fitting(self._catalog.chunks))
             vectors = SparseVectors.concat([self._read_chunk(chunk) for chunk in group])
-            written = write_segment(self.folder, vectors, self._precision)
+            written = write_segment(self.folder, vectors, cast(Precision, self._identity["precision"]))
             entry = FileEntry(
                 group[0].first_row, len(vectors), vectors.nnz, written.name, written.bytes, written.sha256
             )
@@ -200,10 +202,6 @@ class IndexBuilder:
                 self._catalog.add_file("segments", entry)
                 self._catalog.remove_chunks(entry.first_row + entry.rows)
             self._remove_orphans()
-
-    @property
-    def _precision(self) -> Precision:
-        return "u8" if self._identity["precision"] == "u8" else "f32"
 
     def _read_chunk(self, chunk: FileEntry) -> SparseVectors:
         try:

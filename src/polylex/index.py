@@ -103,7 +103,13 @@ class Index:
 
         Raises IndexNotFound, CorruptIndex naming the file, UnknownFormat.
         """
-        path = Path(path)
+        try:
+            return cls._open(Path(path))
+        except CorruptIndex:
+            return cls._open(Path(path))  # it may have been replaced between two looks into the folder
+
+    @classmethod
+    def _open(cls, path: Path) -> Index:
         if not (path / NAME).is_file():
             raise _not_found(path)
         catalog = Catalog.read(path / NAME)
@@ -225,9 +231,11 @@ class Index:
 
     def _over_queries(self, table: SegmentTable, queries: SparseVectors, k: int, threads: int) -> Top:
         """Share the queries out."""
-        step = min(_QUERIES, max(1, -(-len(queries) // threads)))
+        step = min(_QUERIES, -(-len(queries) // threads))
+        if len(queries) <= step:
+            return table.top(queries, k)
         parts = [rows_between(queries, at, min(at + step, len(queries))) for at in range(0, len(queries), step)]
-        found = self._run(lambda part: table.top(part, k), parts or [queries], threads)
+        found = self._run(lambda part: table.top(part, k), parts, threads)
         return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
 
     def _over_segments(self, table: SegmentTable, queries: SparseVectors, k: int, threads: int) -> Top:
@@ -240,12 +248,13 @@ class Index:
         return np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
 
     def _run(self, search: Callable[[Part], Top], parts: Sequence[Part], threads: int) -> list[Top]:
-        if threads == 1 or len(parts) == 1:
+        workers = min(threads, len(parts))
+        if workers == 1:
             return [search(part) for part in parts]
         with self._lock:
-            pool = self._pools.get(threads)
+            pool = self._pools.get(workers)
             if pool is None:
-                pool = self._pools[threads] = ThreadPoolExecutor(threads, "polylex-search")
+                pool = self._pools[workers] = ThreadPoolExecutor(workers, "polylex-search")
         return list(pool.map(search, parts))
 
     # -- looking up ------------------------------------------------------------------------------
@@ -302,18 +311,25 @@ class Index:
         ) as builder:
             if len(builder):
                 builder.restart()
-            for segment in self._require_open().segments:
-                vectors = prune(segment.vectors())
-                for start in range(0, segment.rows, _DOCUMENTS):
-                    stop = min(start + _DOCUMENTS, segment.rows)
-                    records = self._catalog.records_between(segment.first_row + start, segment.first_row + stop)
-                    builder.add(
-                        [record.id for record in records],
-                        [record.fields for record in records],
-                        rows_between(vectors, start, stop),
-                    )
-            builder.finish()
+            try:
+                self._copy_into(builder, prune)
+                builder.finish()
+            except BaseException:
+                builder.discard()
+                raise
         return type(self).open(path)
+
+    def _copy_into(self, builder: IndexBuilder, prune: Callable[[SparseVectors], SparseVectors]) -> None:
+        for segment in self._require_open().segments:
+            vectors = prune(segment.vectors())
+            for start in range(0, segment.rows, _DOCUMENTS):
+                stop = min(start + _DOCUMENTS, segment.rows)
+                records = self._catalog.records_between(segment.first_row + start, segment.first_row + stop)
+                builder.add(
+                    [record.id for record in records],
+                    [record.fields for record in records],
+                    rows_between(vectors, start, stop),
+                )
 
     def check(self) -> list[str]:
         """Read every byte and verify it against its checksum; what is wrong, in words, each naming the file."""
@@ -321,7 +337,12 @@ class Index:
         faults = self._catalog.faults()
         named = [(vocab_name(self.vocab_fingerprint), self._catalog.meta["vocab_sha256"])]
         for name, sha256 in named + [(entry.file, entry.sha256) for entry in entries]:
-            if sha256_of(self.path / name) != sha256:
+            try:
+                intact = sha256_of(self.path / name) == sha256
+            except OSError as fault:
+                faults.append(f"{self.path / name} cannot be read ({fault.strerror})")
+                continue
+            if not intact:
                 faults.append(f"{self.path / name} fails its checksum; restore it from a copy or build the index again")
         for segment in segments:
             faults += [f"{segment.path}: {fault}" for fault in segment.faults()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from polylex.errors import MissingExtra
 
 try:
+    import onnx  # noqa: F401
     import torch  # noqa: F401
     import transformers  # noqa: F401
 except ImportError as fault:

@@ -32,7 +32,8 @@ def model_card(config: ModelConfig, *, files: str, facts: str = _BLANK, licence:
 # {config.name}
 
 A multilingual learned sparse encoder in the [Polylex](https://pypi.org/project/polylex/) format: a text in any of its
-languages becomes weights of {config.pivot_size:,} English terms (`e_...`){_echoes(config)}. {files}
+languages becomes weights of {config.pivot_size:,} English terms (`e_...`){_echoes(config)}.
+{files}
 
 ```python
 {_USE.get(files, _USE_TORCH)}

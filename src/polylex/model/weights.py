@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from polylex.config import ModelConfig
@@ -50,8 +50,7 @@ def read(
     if milco.is_milco(folder):
         parts = milco.read_parts(folder, str(source), _optional(encoder), _optional(pivot))
         config, names, tokens = parts.config, parts.pivot, parts.tokens
-        rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = milco.rename
-        state = rename(read_tensors(folder))
+        state = milco.rename(read_tensors(folder))
         config = replace(config, echo_placement="encoder" if "source_head.linear.weight" in state else "none")
     else:
         config = ModelConfig.read(folder)
@@ -73,7 +72,8 @@ def write(model: SparseModel, folder: PathLike, *, card: str | None = None) -> P
     config = replace(model.config, weights_id=identity(model))
     with replaced(target) as fresh:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})
+        # Not save_file: it reports a full disk as a fault of the tensors.
+        (fresh / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         write_small_files(model, config, fresh)
         (fresh / "README.md").write_text(card or model_card(config, files=TORCH), encoding="utf-8")
     return target

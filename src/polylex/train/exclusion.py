@@ -84,7 +84,9 @@ class Exclusion:
                 owners, hashes = joined.windows(length, cjk=cjk)
                 shares[owners[self._windows.has(hashes)]] = True
             equal = self._exact.has(joined.whole()) & np.array([bool(text) for text in joined.texts])
-            found.extend("exact" if same else "window" if part else "" for same, part in zip(equal, shares, strict=True))
+            found.extend(
+                "exact" if same else "window" if part else "" for same, part in zip(equal, shares, strict=True)
+            )
         return found
 
 
@@ -127,7 +129,7 @@ class _Joined:
         return _mix(self._hashes(self._starts, self._lengths), self._lengths)
 
     def windows(self, length: int, *, cjk: bool = False) -> tuple[NDArray[np.int64], Hashes]:
-        """(text, hash) of every window of `length` characters; with `cjk` of those mostly Chinese, Japanese or Korean."""
+        """(text, hash) of every window of `length` characters; with `cjk`, of those mostly in CJK scripts."""
         room = np.maximum(self._lengths - length + 1, 0)
         counts = np.concatenate([[0], np.cumsum(_is_cjk(self._codes))]) if cjk else None
         if counts is not None:

@@ -1,8 +1,8 @@
 """Preparing training data: pairs and groups out of what people have, without the texts of test collections.
 
-    groups = groups_of_collection(read_beir("my-collection", split="train"), source="my-collection")
-    screened = screen(groups, Exclusion.of(texts_of(read_beir("xquad-x-en"))))
-    write_rows("groups.jsonl.gz", screened.rows)
+groups = groups_of_collection(read_beir("my-collection", split="train"), source="my-collection")
+screened = screen(groups, Exclusion.of(texts_of(read_beir("xquad-x-en"))))
+write_rows("groups.jsonl.gz", screened.rows)
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
+from polylex.collection import Collection
 from polylex.compression import open_bytes
 from polylex.errors import BadInput, BadRecord
 from polylex.lines import Lines
 from polylex.train.data import Group, Pair
 from polylex.train.exclusion import Exclusion
-from polylex.collection import Collection
 
 PathLike = str | os.PathLike[str]
 Row = TypeVar("Row", Pair, Group)
@@ -63,8 +63,8 @@ def pairs_of_parallel_text(
 def groups_of_collection(collection: Collection, *, source: str = "", min_grade: int = 1) -> Iterator[Group]:
     """A group for every query that has a document of at least `min_grade`; documents judged 0 are its negatives."""
     texts = dict(zip(collection.ids, collection.texts, strict=True))
-    for query in collection.judged:
-        grades = collection.judgments[query.id]
+    for query in collection.queries:
+        grades = collection.judgments.get(query.id, {})
         positives = tuple(texts[name] for name, grade in grades.items() if grade >= min_grade)
         negatives = tuple(texts[name] for name, grade in grades.items() if grade == 0)
         if positives:

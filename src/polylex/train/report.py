@@ -1,4 +1,4 @@
-"""Report: what training data is made of, for its model card: languages, lengths, sources, licences, what was dropped."""
+"""Report: what training data are made of, for a model card: languages, lengths, sources, licences, what was dropped."""
 
 from __future__ import annotations
 
@@ -127,9 +127,15 @@ def _counted(values: Any) -> dict[str, int]:  # noqa: ANN401 - an iterable of st
 
 
 def _section(name: str, part: Part, licence_of: Mapping[str, str]) -> str:
-    lines = [f"## {name.capitalize()}: {part.rows:,} rows", "", "| text | number | median characters | 95 % | longest |"]
+    lines = [
+        f"## {name.capitalize()}: {part.rows:,} rows",
+        "",
+        "| text | number | median characters | 95 % | longest |",
+    ]
     lines += ["|---|---|---|---|---|"]
-    lines += [f"| {kind} | {x.texts:,} | {x.median:,} | {x.p95:,} | {x.longest:,} |" for kind, x in part.lengths.items()]
+    lines += [
+        f"| {kind} | {x.texts:,} | {x.median:,} | {x.p95:,} | {x.longest:,} |" for kind, x in part.lengths.items()
+    ]
     lines += ["", "| source | rows | dropped | licence |", "|---|---|---|---|"]
     for source in dict.fromkeys((*part.sources, *part.dropped)):
         gone = ", ".join(f"{count:,} {reason}" for reason, count in part.dropped.get(source, {}).items())

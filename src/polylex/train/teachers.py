@@ -110,7 +110,7 @@ class DenseTeacher:
         batch_tokens: int = 16384,
         on_texts: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Vectors float32 [texts, D] of length 1; texts over max_length are cut. `on_texts` is told how many are done."""
+        """Vectors float32 [texts, D] of length 1; texts over max_length are cut. `on_texts` hears how many are done."""
         prompt = self.tokens.content([self._prompts[kind].strip()], Preparation())[0] if self._prompts[kind] else []
         head, tail = self.tokens.frame
         frame = Frame((*head, *prompt), tuple(tail), self.pad)

@@ -13,12 +13,12 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from record import command
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -67,6 +67,7 @@ def problem(shape: tuple[int, ...], active: int, device: str, seed: int = 0) -> 
 
 
 def autocast(device: str) -> torch.autocast:
+    """bfloat16, as in training."""
     return torch.autocast(device, torch.bfloat16)
 
 
@@ -78,11 +79,13 @@ def one_pass(form: Form, inputs: tuple[Tensor, ...], downstream: Tensor) -> Tens
 
 
 def clear(inputs: tuple[Tensor, ...]) -> None:
+    """Forget gradients."""
     for tensor in inputs:
         tensor.grad = None
 
 
 def wait(device: str) -> None:
+    """Let the device finish."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -153,6 +156,7 @@ def errors(
 
 
 def eager64(hidden: Tensor, speaks: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The formula in float64."""
     return linear(hidden, weight, bias).masked_fill(~speaks[..., None], -torch.inf).amax(dim=1)
 
 
@@ -237,7 +241,7 @@ def main() -> None:
         for name, error in found.items():
             print(f"error {precision:>8} {name:>10}  " + "  ".join(f"{k} {v:.1e}" for k, v in error.items()))
     result = {
-        "command": " ".join(sys.argv), "machine": machine(device), "ceilings": limits, "rows": rows, "errors": table,
+        "command": command(), "machine": machine(device), "ceilings": limits, "rows": rows, "errors": table,
     }  # fmt: skip
     if arguments.tilings and "fused" in forms:
         result["tilings"] = {str(shape): tilings(shape, arguments.active) for shape in (PROBLEMS[0], PROBLEMS[2])}
@@ -250,6 +254,7 @@ def main() -> None:
 
 
 def report(row: dict) -> None:
+    """Print one problem."""
     texts, length, width, terms = row["shape"]
     print(f"B={texts} L={length} D={width} V={terms}, {row['active_per_text']:.0f} active terms a text")
     base = row["forms"]["eager"]
@@ -260,11 +265,13 @@ def report(row: dict) -> None:
             memory = f"  {found['peak_bytes'] / 2**20:9.0f} MiB ({base['peak_bytes'] / found['peak_bytes']:5.1f}x less)"
         print(
             f"  {name:>10}  {found['seconds'] * 1e3:9.3f} ms ({base['seconds'] / found['seconds']:5.2f}x faster, "
-            f"{least / found['seconds']:4.0%} of the roofline), forward {found['forward_seconds'] * 1e3:9.3f} ms{memory}"
+            f"{least / found['seconds']:4.0%} of the roofline), "
+            f"forward {found['forward_seconds'] * 1e3:9.3f} ms{memory}"
         )
 
 
 def machine(device: str) -> dict[str, str]:
+    """What was measured on."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 

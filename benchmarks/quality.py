@@ -96,18 +96,19 @@ def _measure(folder: Path, systems: Sequence[System]) -> dict[str, Any]:
 
 def _summary(evaluation: Evaluation, outcome: Outcome) -> dict[str, Any]:
     """What a results file keeps of a run."""
-    rounded = {measure: round(value, 4) for measure, value in evaluation.mean().items()}
-    return rounded | {
-        "by_language": {
-            language: {measure: round(value, 4) for measure, value in means.items()}
-            for language, means in evaluation.by_language().items()
-        },
+    return _rounded(evaluation.mean()) | {
+        "mean_over_languages": _rounded(evaluation.macro()),
+        "by_language": {language: _rounded(means) for language, means in evaluation.by_language().items()},
         "missing_queries": len(evaluation.missing),
         "document_terms": outcome.document_terms and round(outcome.document_terms, 1),
         "query_terms": outcome.query_terms and round(outcome.query_terms, 1),
         "texts_encoded_now": outcome.encoded,
         "seconds_encoding": round(outcome.seconds, 1),
     }
+
+
+def _rounded(means: dict[str, float]) -> dict[str, float]:
+    return {measure: round(value, 4) for measure, value in means.items()}
 
 
 def _kind(folder: Path) -> str:

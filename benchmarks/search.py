@@ -161,14 +161,14 @@ def build(folder: Path, documents: SparseVectors, vocab: Any) -> tuple[Path, dic
     }
 
 
-def open_ms(path: Path) -> float:
-    """Best of five."""
+def quickest(action: Callable[[], object], rounds: int) -> float:
+    """Milliseconds of the best of some runs."""
     seconds = []
-    for _ in range(5):
+    for _ in range(rounds):
         start = time.perf_counter()
-        Index.open(path).close()
+        action()
         seconds.append(time.perf_counter() - start)
-    return round(min(seconds) * 1e3, 2)
+    return min(seconds) * 1e3
 
 
 def parse() -> argparse.Namespace:
@@ -231,10 +231,8 @@ def main() -> None:
             }
             times = {f"k={k}": timed(engines, queries, k, options.rounds) for k in (10, 100)}
             exact = exactness(matrix, queries.take(range(min(50, len(queries)))), engines["polylex"], 10)
-            start = time.perf_counter()
-            index.top(queries, 10)
-            batch = (time.perf_counter() - start) * 1e3 / len(queries)
-        opened = open_ms(path)
+            batch = quickest(lambda: index.top(queries, 10), options.rounds) / len(queries)
+        opened = round(quickest(lambda: Index.open(path).close(), 5), 2)
     mean = {name: times["k=10"][name]["mean_ms"] for name in engines}
     ratios = {name: round(mean[name] / mean["polylex"], 1) for name in ("naive", "naive, partition", "scipy")}
     result = {

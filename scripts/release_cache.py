@@ -1,11 +1,11 @@
 """Tokenise the release data, and pack it into parts that travel.
 
-    python scripts/release_cache.py RELEASE_FOLDER START_FOLDER OUT [--part-mib 56] [--also FILE ...]
+    python scripts/release_cache.py RELEASE_FOLDER START_FOLDER OUT [--part-mib 46] [--also FILE ...]
 
 RELEASE_FOLDER  of scripts/release_data.py        START_FOLDER  of scripts/release_start.py
 OUT             gets cache/pairs and cache/groups (token caches, see docs/training.md), each with the English
-                counterparts of its texts in the English teachers' tokens, and parts/part-00 ...: a tar of everything
-                the run needs, cut into pieces
+                counterparts of its texts in the English teachers' tokens, and parts/align/part-00 ...,
+                parts/distill/part-00 ...: tars of what each stage needs, cut into pieces
 
 Token ids are packed by xz as numbers of four bytes; a sentence that stands in many rows costs a few bytes each.
 """
@@ -18,6 +18,7 @@ import json
 import lzma
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
 from polylex.runtime.tokens import Tokens
@@ -26,6 +27,7 @@ from polylex.train.data import Groups, Pairs, TokenCache, Tokenization, read_gro
 LONGEST = 254  # tokens of a text that a model of 256 reads
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 5, "dict_size": 96 << 20, "lc": 0, "lp": 2, "pb": 2}]
 _TRAVELS = ("*.tokens", "*.rows")
+_OF_ALIGN = ("cache/pairs/*", "start/start.npz", "start/splade", "start/tokenizer.json")
 
 
 class Cut(Tokenization):
@@ -63,18 +65,25 @@ def packed(path: Path) -> Path:
 
 
 def write_parts(out: Path, start: Path, also: list[Path], part_bytes: int) -> list[Path]:
-    """Tar what the run needs and cut it."""
+    """Tar what each stage needs, so that the first can begin while the second's still travels; and cut the tars."""
     caches = sorted(path for pattern in _TRAVELS for path in (out / "cache").rglob(pattern))
     with ThreadPoolExecutor(2) as pool:
-        files = list(pool.map(packed, caches))
-    whole = out / "bundle.tar"
-    with tarfile.open(whole, "w") as tar:
-        for path in files:
-            tar.add(path, path.relative_to(out))
-        for path in (*sorted(start.iterdir()), *also):
-            tar.add(path, path.name if path in also else f"start/{path.name}")
-    folder = out / "parts"
-    folder.mkdir(exist_ok=True)
+        files = {str(path.relative_to(out)): path for path in pool.map(packed, caches)}
+    files |= {f"start/{path.name}": path for path in start.iterdir()} | {path.name: path for path in also}
+    parts = []
+    for stage in ("align", "distill"):
+        whole = out / f"{stage}.tar"
+        with tarfile.open(whole, "w") as tar:
+            for name, path in sorted(files.items()):
+                if (stage == "align") == any(fnmatch(name, pattern) for pattern in _OF_ALIGN):
+                    tar.add(path, name)
+        parts += cut(whole, out / "parts" / stage, part_bytes)
+    return parts
+
+
+def cut(whole: Path, folder: Path, part_bytes: int) -> list[Path]:
+    """Cut a file into folder/part-00, part-01, ...; folder/COMPLETE says that all are there."""
+    folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
     parts = []
@@ -82,6 +91,8 @@ def write_parts(out: Path, start: Path, also: list[Path], part_bytes: int) -> li
         while block := stream.read(part_bytes):
             parts.append(folder / f"part-{len(parts):02d}")
             parts[-1].write_bytes(block)
+    (folder / "COMPLETE").touch()
+    whole.unlink()
     return parts
 
 
@@ -90,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("release", "start", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--part-mib", type=float, default=56)
+    parser.add_argument("--part-mib", type=float, default=46)
     parser.add_argument("--also", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     if not (options.out / "cache" / "groups" / "documents.english.tokens").exists():

@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew for every shape
     model = SparseModel.from_pretrained(options.model).to(device)
     results: dict[str, dict[str, float]] = {}
     for folder in options.folders:

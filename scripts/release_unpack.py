@@ -1,6 +1,6 @@
 """Put the parts of scripts/release_cache.py together again and write the model that the run starts from.
 
-    python scripts/release_unpack.py PARTS_FOLDER OUT
+    python scripts/release_unpack.py PARTS_FOLDER/align OUT; python scripts/release_unpack.py PARTS_FOLDER/distill OUT
 
 OUT gets the bundle's files, token caches unpacked, and model/: the starting model as a PyTorch folder.
 """
@@ -66,8 +66,9 @@ def main() -> None:
         tar.extractall(out, filter="data")
     with ProcessPoolExecutor(8) as pool:
         done = pool.map(unpack, sorted(out.rglob("*.xz")))
-        torch.set_num_threads(4)
-        write_start(out / "start", out / "model")
+        if not (out / "model").exists():
+            torch.set_num_threads(4)
+            write_start(out / "start", out / "model")
         print(*(f"{path.name} {path.stat().st_size / 1e6:.0f} MB" for path in done), sep=", ")
     print(f"unpacked in {time.monotonic() - began:.0f} s")
 

@@ -13,7 +13,7 @@ SENTENCE = "The quick brown fox jumps over the lazy dog while the early bird cat
 
 def test_normalising_keeps_letters_marks_and_digits_and_folds_case_and_width():
     assert normalise("  Straße — No.５!  ") == "strasse no 5"
-    assert normalise("हिन्दी, ２०२४") == "हिन्दी २०२४"  # the vowel signs are marks, and part of the word
+    assert normalise("हिन्दी, २०२४") == "हिन्दी २०२४"  # the vowel signs are marks, and part of the word
     assert normalise("…!?") == ""
 
 

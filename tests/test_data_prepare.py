@@ -45,7 +45,7 @@ def test_line_aligned_files_become_pairs_without_blank_and_lopsided_lines(tmp_pa
 def test_files_of_different_lengths_are_not_parallel(tmp_path):
     (tmp_path / "en").write_text("one\ntwo\n")
     (tmp_path / "sw").write_text("moja\n")
-    with pytest.raises(BadInput, match="en has more lines than .*sw, which ends before line 2"):
+    with pytest.raises(BadInput, match=r"en has more lines than .*sw, which ends before line 2"):
         list(pairs_of_parallel_text(tmp_path / "en", tmp_path / "sw", language="sw"))
 
 
@@ -53,7 +53,7 @@ def test_a_missing_file_and_an_impossible_ratio_are_refused(tmp_path):
     (tmp_path / "en").write_text("one\n")
     with pytest.raises(BadInput, match="sw does not exist"):
         list(pairs_of_parallel_text(tmp_path / "en", tmp_path / "sw", language="sw"))
-    with pytest.raises(BadInput, match="max_ratio must be at least 1, got 0.5"):
+    with pytest.raises(BadInput, match=r"max_ratio must be at least 1, got 0\.5"):
         list(pairs_of_parallel_text(tmp_path / "en", tmp_path / "sw", language="sw", max_ratio=0.5))
 
 

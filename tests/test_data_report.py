@@ -26,7 +26,9 @@ def test_groups_count_their_kinds_of_texts_apart():
 
 
 def test_the_report_is_markdown_and_json_and_names_what_was_dropped():
-    told = report({"pairs": PAIRS}, dropped={"pairs": {"gone": {"source": 5}, "web": {"exact": 2}}}, licences={"*": "CC0"})
+    told = report(
+        {"pairs": PAIRS}, dropped={"pairs": {"gone": {"source": 5}, "web": {"exact": 2}}}, licences={"*": "CC0"}
+    )
     markdown = told.as_markdown()
     assert "| web | 1 | 2 exact | CC0 |" in markdown and "| gone | 0 | 5 source |  |" in markdown
     assert "Languages: sw 2, zu 1" in markdown

@@ -165,7 +165,8 @@ def test_opening_and_searching_never_imports_torch(retriever):
 
     code = (
         "import sys, polylex\n"
-        f"with polylex.Retriever.open({str(retriever.index.path)!r}) as r: r.explain('marry', r.search('marry')[0].id)\n"
+        f"with polylex.Retriever.open({str(retriever.index.path)!r}) as opened:\n"
+        "    opened.explain('marry', opened.search('marry')[0].id)\n"
         "print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -156,3 +156,12 @@ def test_the_fused_kernel_agrees_with_the_eager_formula(dtype, shape):
         assert torch.equal(both, mine.isfinite())
         error = float((mine[both] - theirs[both]).norm() / theirs[both].norm())
         assert error < (1e-5 if dtype == torch.float32 else 0.15)
+
+
+def test_without_a_working_kernel_the_head_says_so_and_does_without(caplog):
+    if torch.cuda.is_available():
+        pytest.skip("the kernel works here")
+    head.has_triton.cache_clear()
+    with caplog.at_level("WARNING", logger="polylex.train.head"):
+        assert head.has_triton() is False
+    assert "falls back to its PyTorch form" in caplog.text

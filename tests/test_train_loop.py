@@ -154,18 +154,21 @@ def test_a_killed_run_continues_bit_equal(stage, pairs, groups, tmp_path):
 def test_resuming_a_finished_run_changes_nothing(aligned, pairs):
     folder, result = aligned
     before = weights(SparseModel.from_pretrained(result.model))
-    config = align_config(folder, max_steps=250, logging_steps=50)
+    config = align_config(folder, max_steps=250, logging_steps=50, concat_share=0.1)
     assert run(aligning(config, pairs, toy.model(5)), config, ALONE, resume=True).steps == 250
     assert same(weights(SparseModel.from_pretrained(result.model)), before) == []
 
 
 def test_a_run_does_not_overwrite_another_nor_continue_with_other_data(aligned, pairs):
     folder, _ = aligned
-    config = align_config(folder, max_steps=260)
+    config = align_config(folder, max_steps=260, concat_share=0.1)
     with pytest.raises(BadInput, match="holds checkpoint-250; continue it with --resume"):
         run(aligning(config, pairs), config, ALONE)
-    other = align_config(folder, max_steps=260, seed=43)
+    other = align_config(folder, max_steps=260, seed=43, concat_share=0.1)
     with pytest.raises(BadInput, match="made with other seed"):
+        run(aligning(other, pairs), other, ALONE, resume=True)
+    other = align_config(folder, max_steps=260, concat_share=0.9)
+    with pytest.raises(BadInput, match="made with other concat_share"):
         run(aligning(other, pairs), other, ALONE, resume=True)
 
 
@@ -202,7 +205,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_spares_the_checkpoint(pai
         return (value * math.nan if next(calls) == 4 else value), figures
 
     monkeypatch.setattr(stage, "loss", broken)
-    with pytest.raises(DivergedRun, match="step 5: .* nan"):
+    with pytest.raises(DivergedRun, match=r"step 5: .* nan"):
         run(stage, config, ALONE)
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
     opened = SparseModel.from_pretrained(tmp_path / "checkpoint-4")
@@ -297,3 +300,29 @@ def test_losses_that_need_a_teacher_say_what_is_missing(tmp_path):
 def test_the_numbers_of_a_log_line_are_found_in_depth():
     line = {"step": 3, "monitor": {"all": {"terms": 4.0, "teacher": None}, "always_on": [["e_x", 0.7]]}}
     assert dict(loop.flat(line)) == {"step": 3.0, "monitor/all/terms": 4.0}
+
+
+@pytest.mark.parametrize("which", ["align", "distill"])
+def test_a_step_mixes_no_devices(which, pairs, groups, tmp_path, monkeypatch):
+    """Tensors on "meta" stand for a GPU's: PyTorch refuses to mix them with the CPU's."""
+    import contextlib
+
+    from transformers import masking_utils
+
+    def nothing(*_, **__):
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", nothing)  # it knows no such device
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    # It looks whether a batch has padding, which tensors without values cannot say.
+    monkeypatch.setattr(masking_utils, "_ignore_bidirectional_mask_sdpa", lambda *_, **__: False, raising=False)
+    away = Ranks(0, 1, torch.device("meta"))
+    model = toy.model()
+    stage = (
+        Align(align_config(tmp_path), model, toy.teacher(), pairs, away)
+        if which == "align"
+        else Distill(distill_config(tmp_path), model, groups, away)
+    )
+    model.to("meta")
+    loss, figures = stage.loss(stage.build(stage.plan(0)[0]), 0.5)
+    assert {value.device.type for value in (loss, *figures.values())} == {"meta"}

@@ -97,7 +97,7 @@ def some_pairs(count=200, seed=0):
 
 
 def some_groups(count=120, seed=0, negatives=3):
-    """Query: two words in one language; the positive has both among others, in another language; negatives have none."""
+    """Query: two words; the positive has both and others, in another language; negatives have neither."""
     rng = np.random.default_rng(seed)
     made = []
     for index in range(count):

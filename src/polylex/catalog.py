@@ -160,9 +160,7 @@ class Catalog:
     def records(self, rows: Sequence[int]) -> list[Record]:
         """The documents of some rows, in that order. Raises CorruptIndex where one is missing or damaged."""
         found: dict[int, Record] = {}
-        for start in range(0, len(rows), _VARIABLES):
-            some = rows[start : start + _VARIABLES]
-            marks = ", ".join("?" * len(some))
+        for some, marks in _batches(rows):
             found.update((record.row, record) for record in self._select(f"row IN ({marks})", some))
         try:
             return [found[row] for row in rows]
@@ -175,9 +173,7 @@ class Catalog:
         """Ids by row, of the rows that are there; quicker than `records`, which also reads the fields."""
         found: dict[int, str] = {}
         with _faults_named(self.path), self._lock:
-            for start in range(0, len(rows), _VARIABLES):
-                some = rows[start : start + _VARIABLES]
-                marks = ", ".join("?" * len(some))
+            for some, marks in _batches(rows):
                 found.update(self._connection.execute(f"SELECT row, id FROM documents WHERE row IN ({marks})", some))
         return found
 
@@ -310,6 +306,13 @@ class Catalog:
 def _connect(uri: str) -> sqlite3.Connection:
     """A connection without implicit transactions, that never waits for a writer longer than a moment."""
     return sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)
+
+
+def _batches(rows: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
+    """As many rows at a time as one statement takes, with a question mark for each."""
+    for start in range(0, len(rows), _VARIABLES):
+        some = rows[start : start + _VARIABLES]
+        yield some, ", ".join("?" * len(some))
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from io import TextIOWrapper
 from typing import IO, Any, NoReturn
 
@@ -40,12 +41,23 @@ class Interrupted(Failure):
     exit_code = 130  # 128 + the number of the signal, as shells count
 
 
+# Groups of the training tier, imported when asked for: `polylex search` does not wait for them.
+_LATER = {"train": "polylex.train.command", "data": "polylex.train.data_command"}
+
+
 class Program(click.Group):
     """The group of all verbs; turns errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Verbs in the order in which a new user meets them."""
-        return list(self.commands)
+        return [*self.commands, *_LATER]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb of that name."""
+        if cmd_name in _LATER:
+            group: click.Command = getattr(import_module(_LATER[cmd_name]), cmd_name)
+            return group
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
         """Run the verb."""

@@ -201,7 +201,7 @@ class Encoder:
 
     def _decoder(self, terms: NDArray[np.integer]) -> NDArray[np.float32]:
         """Rows of the decoder [len(terms), De] as float32."""
-        rows = self._tensors["decoder.weight"][terms].astype(np.float32)
+        rows: NDArray[np.float32] = self._tensors["decoder.weight"][terms].astype(np.float32)
         if "decoder.scale" in self._tensors:
             rows *= self._tensor("decoder.scale")[terms][:, None]
         return rows

@@ -18,8 +18,18 @@ from polylex.errors import BadInput
 from polylex.model.model import SparseModel
 from polylex.train import losses
 from polylex.train.batches import (
-    Chunk, Frame, Rows, Sampler, chunked, cut_by_tokens, joined, ready, ready_chunks, slices, stratum_weights,
-)  # fmt: skip
+    Chunk,
+    Frame,
+    Rows,
+    Sampler,
+    chunked,
+    cut_by_tokens,
+    joined,
+    ready,
+    ready_chunks,
+    slices,
+    stratum_weights,
+)
 from polylex.train.data import Pairs
 from polylex.train.monitor import Monitor
 from polylex.train.ranks import Ranks
@@ -52,7 +62,7 @@ class Align:
     """Stage 1 for `loop.run`."""
 
     def __init__(self, config: AlignConfig, model: SparseModel, teacher: Teacher, pairs: Pairs, ranks: Ranks) -> None:
-        """Raises BadInput when teacher and model have different English vocabularies, or pairs lack the teacher's tokens."""
+        """Raises BadInput when teacher and model differ in English vocabulary, or pairs lack the teacher's tokens."""
         if pairs.teacher is None:
             raise BadInput("these pairs hold no tokens of a teacher; write the folder again, with its tokenizer")
         if teacher.terms != model.config.pivot_size:
@@ -80,7 +90,7 @@ class Align:
     # -- data --------------------------------------------------------------------------------------
 
     def plan(self, window: int) -> list[tuple[Rows, Rows]]:
-        """This rank's batches of a window: (first, last) rows of each text, last excluded."""
+        """Batches of a window, this rank's share: (first, last) rows of each text, last excluded."""
         config, world = self.config, self.ranks.world
         rows = self._sampler.window(window, config.bucket_rows)
         rng = np.random.default_rng([config.seed, 3, window])

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -41,7 +42,8 @@ def stratum_weights(
     """Share of the samples that each stratum (language, source) gets; they sum to 1.
 
     A language gets a share in proportion to n ** (1 / language_temperature), n its rows; in it a source gets one in
-    proportion to n ** (1 / source_temperature), times its factor in `source_weights`.
+    proportion to n ** (1 / source_temperature), times its factor in `source_weights`. A row counts in n as much as its
+    factor says, so that at temperature 1 a source of factor 2 is drawn twice as often in every language.
     """
     factors = source_weights or {}
     unknown = factors.keys() - {source for _, source in strata}
@@ -55,7 +57,7 @@ def stratum_weights(
     for language in sorted(languages):
         mine = np.array([name == language for name, _ in strata])
         if within[mine].sum() > 0:
-            share = counts[mine].sum() ** (1 / language_temperature)
+            share = (counts * wanted)[mine].sum() ** (1 / language_temperature)
             weights[mine] = share * within[mine] / within[mine].sum()
     if not weights.sum() > 0:
         raise BadInput("source_weights leaves no row to train on; give at least one source a factor above 0")
@@ -71,13 +73,13 @@ class Sampler:
     def __init__(self, stratum: NDArray[np.uint32], weights: NDArray[np.float64], seed: int) -> None:
         order = np.argsort(stratum, kind="stable")
         bounds = np.searchsorted(stratum[order], np.arange(len(weights) + 1))
-        self._rows = [order[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        self._rows = [order[a:b] for a, b in pairwise(bounds)]
         self._weights, self._seed = weights, seed
         self._phase = np.random.default_rng([seed, 1]).random(len(weights))
         self._walks: dict[int, tuple[int, Rows]] = {}
 
     def window(self, number: int, size: int) -> Rows:
-        """Rows of window `number`, about `size`, grouped by stratum. Depends on nothing but the arguments and the seed."""
+        """Rows of window `number`, about `size`, grouped by stratum: a function of the arguments and the seed alone."""
         start = np.floor(number * size * self._weights + self._phase).astype(np.int64)
         stop = np.floor((number + 1) * size * self._weights + self._phase).astype(np.int64)
         parts = [self._walk(int(s), int(start[s]), int(stop[s])) for s in np.flatnonzero(stop > start)]
@@ -271,12 +273,17 @@ class Feed(Generic[Plan, Built]):
         build: Callable[[Plan], Built],
         position: Position,
         threads: int,
+        start_thread: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take `plan`, which gives the batches of a window as something small, and `build`, which makes one of them."""
+        """Take `plan`, which gives the batches of a window as something small, and `build`, which makes one of them.
+
+        start_thread  called in every thread before its work
+        """
         self._plan, self._build, self._position, self._threads = plan, build, position, threads
+        self._start_thread = start_thread
 
     def __iter__(self) -> Iterator[tuple[Position, Built]]:
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="polylex-batches")
+        pool = ThreadPoolExecutor(self._threads, "polylex-batches", self._start_thread)
         waiting: deque[tuple[Position, Future[Built]]] = deque()
         plans = self._plans(pool)
         try:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polylex.collection import Collection, read_beir
 from polylex.errors import BadInput
 from polylex.model.model import SparseModel
-from polylex.collection import Collection, read_beir
 from polylex.trec import Query
 from polylex.vectors import SparseVectors
 
@@ -24,7 +24,7 @@ class BeirHook:
     """Called with a model, gives {folder: mean nDCG@10 over its judged queries}, all terms, exact scores."""
 
     def __init__(self, folders: Sequence[str], *, max_length: int = 256, batch_size: int = 64) -> None:
-        """Read the folders; a fault shows now and not after an hour. `max_length`: tokens of a text, longer ones cut."""
+        """Read the folders: a fault shows now and not after an hour. Texts are cut to `max_length` tokens."""
         self._collections = {str(folder): read_beir(Path(folder)) for folder in folders}
         self._length, self._batch = max_length, batch_size
         for folder, collection in self._collections.items():

@@ -14,7 +14,7 @@ from polylex.errors import MissingExtra
 from polylex.train.recipe import AlignConfig, DistillConfig, Recipe, read_recipe
 
 
-@click.group("train")
+@click.group("train", short_help="Train a model, in two stages.")
 def train() -> None:
     """Train a model in two stages: `align` to an English teacher, then `distill` relevance."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ _OUT = click.option(
 _PAIRS, _GROUPS = "pairs", "groups"
 
 
-@click.group("data")
+@click.group("data", short_help="Prepare training data.")
 def data() -> None:
     """Prepare training data: pairs for `train align`, groups for `train distill`."""
 
@@ -92,7 +93,7 @@ def groups(inputs: Sequence[str], split: str, min_grade: int, out: str) -> None:
 )  # fmt: skip
 @argument("rows", "IN", "JSONL of pairs or groups.", type=click.Path())
 @click.option("--against", multiple=True, required=True, metavar="FOLDER",
-              help="BEIR folder whose documents and queries training must not repeat; give it as often as needed.")  # fmt: skip
+              help="BEIR folder whose texts training must not repeat; give it as often as needed.")  # fmt: skip
 @click.option("--without", multiple=True, metavar="SOURCE", help="Source to leave out, e.g. for its licence.")
 @click.option("--window", type=click.IntRange(8), default=50, show_default=True, metavar="N",
               help="Neighbouring characters that make a leak when shared.")  # fmt: skip
@@ -108,7 +109,7 @@ def screen_rows(
 
     exclusion = _exclusion(against, window, cjk_window)
     # Both kinds of rows are screened alike; mypy cannot say so of a union.
-    screened: Any = screen(_read(rows), exclusion, without=without)  # type: ignore[type-var]
+    screened: Any = screen(_read(rows), exclusion, without=without)
     count = write_rows(out, screened.rows)
     if as_json:
         click.echo(json.dumps({"kept": count, "dropped": screened.dropped}))
@@ -298,7 +299,7 @@ def _licences(path: str | None) -> dict[str, str]:
 @contextmanager
 def _progress(what: str) -> Iterator[Any]:
     """A counter on standard error, where somebody looks."""
-    quiet = voice().quiet or not click.get_text_stream("stderr").isatty()
+    quiet = voice().quiet or not sys.stderr.isatty()
 
     def told(count: int) -> None:
         if not quiet:

@@ -114,7 +114,7 @@ class Distill:
     # -- data --------------------------------------------------------------------------------------
 
     def plan(self, window: int) -> list[GroupPlan]:
-        """This rank's batches of a window, negatives drawn."""
+        """Batches of a window, this rank's share, negatives drawn."""
         config, world = self.config, self.ranks.world
         rng = np.random.default_rng([config.seed, 4, window])
         size = config.per_device_train_batch_size * world
@@ -135,12 +135,12 @@ class Distill:
         device, dense = self.ranks.device, config.in_batch_kl_weight > 0
         numbers = np.full(places.shape, -1, np.int64)
         taught = np.full(places.shape, np.nan, np.float32)
-        for columns, documents, known in (
+        for columns, which, known in (
             (slice(0, 1), groups.positives, groups.positive_scores),
             (slice(1, None), groups.negatives, groups.negative_scores),
         ):
             there = places[:, columns] >= 0
-            numbers[:, columns][there] = documents[places[:, columns][there]]
+            numbers[:, columns][there] = which[places[:, columns][there]]
             taught[:, columns][there] = known[places[:, columns][there]]
         asked = groups.query[rows].astype(np.int64)
         queries = _texts(groups.queries, asked, config.query_max_length - self._frame.size)
@@ -223,7 +223,7 @@ class Distill:
 
     def _pruned_terms(self) -> int:
         """From pruned_terms to four times as many, log-uniformly."""
-        return round(self.config.pruned_terms * 4.0 ** float(torch.rand(())))
+        return int(self.config.pruned_terms * 4.0 ** float(torch.rand(())))
 
     def _penalty(self, batch: DistillBatch, queries: Weights, documents: Weights) -> tuple[Tensor, dict[str, Tensor]]:
         """L1 and FLOPS of both sides and both views, weighted, before the warm-up factor."""

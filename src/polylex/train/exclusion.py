@@ -143,7 +143,8 @@ class _Joined:
 
     def _hashes(self, first: NDArray[np.int64], length: NDArray[np.int64] | int) -> Hashes:
         inverse = _powers(_INVERSE, len(self._codes) + 1)
-        return (self._sums[first + length] - self._sums[first]) * inverse[first]
+        hashes: Hashes = (self._sums[first + length] - self._sums[first]) * inverse[first]
+        return hashes
 
 
 def _powers(base: int, count: int) -> Hashes:

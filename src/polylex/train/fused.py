@@ -36,7 +36,7 @@ class Tiling:
     terms: int = 128
     tokens: int = 128
     depth: int = 64
-    warps: int = 8
+    warps: int = 4
     stages: int = 3
 
 

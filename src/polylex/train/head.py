@@ -16,6 +16,7 @@ Two forms compute the same: a fused Triton kernel on GPUs (fused.py), and PyTorc
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from polylex.errors import BadInput
+
+log = logging.getLogger(__name__)
 
 # Logits that exist at one time in the PyTorch form: 64 MiB in bf16.
 BLOCK_ELEMENTS = 1 << 25
@@ -59,12 +62,16 @@ def peaks(hidden: Tensor, speaks: Tensor, weight: Tensor, bias: Tensor, *, fused
 
 @cache
 def has_triton() -> bool:
-    """Whether the fused kernel can be compiled here."""
+    """Whether the fused kernel compiles and runs here: tried once, on a tiny problem; the log says why not."""
     try:
-        import triton  # noqa: F401
-    except ImportError:
+        from polylex.train.fused import find_peaks_fused
+
+        tiny = torch.ones(1, 1, 16, device="cuda", dtype=torch.bfloat16)
+        best, _ = find_peaks_fused(tiny, torch.ones(1, 1, dtype=torch.bool, device="cuda"), tiny[0], tiny[0, 0, :1])
+        return float(best) == 17.0
+    except Exception as fault:  # no Triton, no C compiler for its launcher, a GPU it does not know: all mean the same
+        log.warning("the head falls back to its PyTorch form: the fused kernel does not run here (%s)", fault)
         return False
-    return True
 
 
 def find_peaks(hidden: Tensor, speaks: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

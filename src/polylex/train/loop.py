@@ -30,7 +30,8 @@ Evaluate = Callable[[SparseModel], dict[str, float]]
 
 # Settings that decide which rows a step sees: a run that continues must keep them.
 _ORDER = ("seed", "bucket_rows", "tokens_per_batch", "per_device_train_batch_size", "gradient_accumulation_steps",
-          "language_temperature", "source_temperature", "source_weights")  # fmt: skip
+          "language_temperature", "source_temperature", "source_weights", "max_length", "concat_share", "concat_tokens",
+          "negatives", "query_max_length", "document_max_length")  # fmt: skip
 
 
 class Batch(Protocol):
@@ -120,7 +121,8 @@ class Loop:
             self._groups, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon,
             fused=ranks.device.type == "cuda",
         )  # fmt: skip
-        self.step, self.position, self.best = 0, Position(), None
+        self.step, self.position = 0, Position()
+        self.best: float | None = None
         self._seconds = 0.0
         self._rates = [group["lr"] for group in self._groups]
         self._pending: Tensor | None = None
@@ -147,8 +149,8 @@ class Loop:
         if state.order != self._order() or len(state.random) != self.ranks.world:
             changed = [name for name, value in self._order().items() if state.order.get(name) != value]
             raise BadInput(
-                f"{path} was made with other {', '.join(changed) or 'numbers of GPUs'}, which decide what each step sees; "
-                "put them back, or start a new run whose `model` is this checkpoint"
+                f"{path} was made with other {', '.join(changed) or 'numbers of GPUs'}, which decide what each step "
+                "sees; put them back, or start a new run whose `model` is this checkpoint"
             )
         self.optimizer.load_state_dict(state.optimizer)
         self.step, self.best, self._seconds = state.step, state.best, state.seconds
@@ -185,7 +187,8 @@ class Loop:
         if self.progress() >= 1:
             return
         self.model.train()
-        feed = iter(Feed(self.stage.plan, self.stage.build, self.position, config.dataloader_num_workers))
+        threads = config.dataloader_num_workers
+        feed = iter(Feed(self.stage.plan, self.stage.build, self.position, threads, self.ranks.claim))
         clock = time.monotonic() - self._seconds
         try:
             while self.progress() < 1:
@@ -241,8 +244,8 @@ class Loop:
         self._pending = None
         if not math.isfinite(value):
             raise DivergedRun(
-                f"step {self.step}: loss and gradient norm sum to {value}. The weights are spoiled, checkpoints are not: "
-                "continue from the last one with a lower learning_rate or max_grad_norm, or with bf16 off"
+                f"step {self.step}: loss and gradient norm sum to {value}. The weights are spoiled, checkpoints are "
+                "not: continue from the last one with a lower learning_rate or max_grad_norm, or with bf16 off"
             )
 
     # -- log ---------------------------------------------------------------------------------------
@@ -298,7 +301,7 @@ class Loop:
     # -- checkpoints and evaluation ----------------------------------------------------------------
 
     def _order(self) -> dict[str, Any]:
-        return {name: getattr(self.config, name) for name in _ORDER}
+        return {name: getattr(self.config, name) for name in _ORDER if hasattr(self.config, name)}
 
     def _save(self) -> None:
         self._check_finite()
@@ -345,7 +348,7 @@ def schedule(progress: float, warmup: float, step: int) -> float:
 
 
 def parameter_groups(model: SparseModel, config: Recipe) -> list[dict[str, Any]]:
-    """Head, encoder and embeddings, each with its learning rate; vectors (biases, norms, scale) without weight decay."""
+    """Head, encoder and embeddings, each with its learning rate; biases, norms and scales without weight decay."""
     rates = {
         "head": config.learning_rate,
         "encoder": config.encoder_learning_rate,
@@ -385,6 +388,8 @@ def _prepared(model: SparseModel, config: Recipe) -> SparseModel:
         model.encoder.compile(dynamic=True)
     if config.tf32:
         torch.set_float32_matmul_precision("high")
+    # cuDNN's attention plans anew for every shape [B, L], 60 ms each; batches of texts have ever new shapes.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return model
 
 

@@ -1,4 +1,4 @@
-"""The collapse and grounding monitor: is the sparse space still made of words that mean the text?
+"""The collapse and grounding monitor: whether the sparse space is still made of words that mean the text.
 
 Contrastive training without an aligned start drifts into terms that say nothing; over-long vectors and terms that are
 always on are its beginning. A Monitor counts on the device, without waiting, and is read at every log line.
@@ -152,9 +152,8 @@ def why_stop(reading: Reading, config: Recipe) -> str | None:
          "monitor_min_translation"),
     )  # fmt: skip
     for value, sign, limit, told, name in checks:
-        if value is not None and (seen.texts or name.startswith("monitor_min")):
-            if (value > limit) if sign == ">" else (value < limit):
-                return f"{value:.3g} {told}; the limit {name} is {limit:g}"
+        if value is not None and (value > limit if sign == ">" else value < limit):
+            return f"{value:.3g} {told}; the limit {name} is {limit:g}"
     return None
 
 

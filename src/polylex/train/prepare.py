@@ -13,7 +13,7 @@ import json
 import lzma
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -203,7 +203,7 @@ def as_record(row: Pair | Group) -> dict[str, Any]:
     return record | {name: text for name, text in (("lang", row.language), ("source", row.source)) if text}
 
 
-def _text_lines(path: Path) -> Iterator[str]:
+def _text_lines(path: Path) -> Generator[str, None, None]:
     try:
         with open_bytes(path) as stream:
             for line in Lines(stream, str(path), _LINE_LIMIT):

@@ -17,7 +17,7 @@ from polylex.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's place among all.
+    """Where this process stands among all.
 
     rank, world  this process of how many
     device       where its tensors live
@@ -38,13 +38,18 @@ class Ranks:
         if device is None:
             device = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
         place = torch.device(device)
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
+        ranks = cls(rank, world, place)
+        ranks.claim()
         if world > 1 and not dist.is_initialized():
             address, port = _meeting(table)
             backend = "nccl" if place.type == "cuda" else "gloo"
             dist.init_process_group(backend, init_method=f"tcp://{address}:{port}", rank=rank, world_size=world)
-        return cls(rank, world, place)
+        return ranks
+
+    def claim(self) -> None:
+        """Make `device` that of the calling thread: pinned memory and kernels go by it."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
 
     def stop(self) -> None:
         """Leave the group."""
@@ -65,14 +70,14 @@ class Ranks:
         """Mean over ranks, with gradient."""
         if self.world == 1:
             return value
-        result: Tensor = _Mean.apply(value, self.world)
+        result: Tensor = _Mean.apply(value, self.world)  # type: ignore[no-untyped-call]
         return result
 
     def gather(self, rows: Tensor) -> Tensor:
         """Rows of all ranks, rank after rank, with gradient; every rank has as many."""
         if self.world == 1:
             return rows
-        result: Tensor = _Gather.apply(rows, self.rank, self.world)
+        result: Tensor = _Gather.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
         return result
 
     def most(self, number: int) -> int:

@@ -6,6 +6,7 @@ config = read_recipe(DistillConfig, "recipe.toml", {"max_steps": "200"})
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -28,7 +29,7 @@ class Recipe:
     per_device_train_batch_size  pairs or queries that one GPU gets in a step, at most (align) or exactly (distill)
     chunk_tokens           padded tokens of one forward pass; a batch's texts are sorted by length and cut
     gradient_accumulation_steps  batches to a step
-    learning_rate          of connector and heads; encoder_learning_rate, embedding_learning_rate of the backbone's parts
+    learning_rate          of connector and heads; encoder_learning_rate, embedding_learning_rate: of the backbone
     warmup_ratio           share of the run in which learning rates rise from 0; then cosine to 0
     max_grad_norm          gradients are scaled down to this norm; 0 = never
     bf16                   autocast to bfloat16
@@ -169,8 +170,8 @@ class DistillConfig(Recipe):
     temperature           student scores are divided by it
     teacher_temperature   scores of the group are divided by it; cosine_temperature: the dense teacher's cosines
     l1_query, l1_document, flops_query, flops_document   weights of the regularisers
-    aim_terms             active terms that a document should have, both views; the weights of the documents' regularisers
-                          are multiplied by (terms / aim)^8, at most 10. 0 = as they are
+    aim_terms             active terms that a document should have, both views; the weights of the documents'
+                          regularisers are multiplied by (terms / aim)^8, at most 10. 0 = as they are
     pruned_weight         share of the loss that is taken on documents cut to their heaviest terms, so that rankings
                           survive pruning; pruned_terms: the fewest terms, up to four times as many are drawn
     monitor_pairs         JSONL of parallel pairs, or a folder of them, on which the monitor measures translations and,
@@ -264,9 +265,9 @@ def _stage_table(kind: type[Recipe], path: Path) -> dict[str, Any]:
 
 
 def _load_toml(text: str) -> dict[str, Any]:
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:  # Python 3.10
+    else:
         import tomli as tomllib
     return dict(tomllib.loads(text))
 

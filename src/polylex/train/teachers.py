@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModel
 
 from polylex.errors import BadInput, BadModel, MissingExtra
@@ -34,6 +35,7 @@ Score = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
 PathLike = str | os.PathLike[str]
 
 _BLOCK = 1 << 15  # texts sorted by length at one time
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class MeanPooling(nn.Module):
@@ -136,8 +138,9 @@ def mean_vectors(body: MeanPooling, texts: Texts, frame: Frame, batch_tokens: in
     first = next(body.parameters())
     found: NDArray[np.float32] | None = None
     waiting: list[tuple[NDArray[np.int64], Tensor]] = []
-    for chunk in chunked(texts, frame, batch_tokens):
-        with torch.autocast(first.device.type, torch.bfloat16, enabled=first.is_cuda):
+    # cuDNN's attention would be planned anew for every shape, which takes longer than most batches.
+    with sdpa_kernel(_ATTENTION), torch.autocast(first.device.type, torch.bfloat16, enabled=first.is_cuda):
+        for chunk in chunked(texts, frame, batch_tokens):
             waiting.append((chunk.rows.numpy(), body(chunk.batch.to(first.device))))
     for rows, vectors in waiting:
         if found is None:
@@ -202,7 +205,7 @@ def bi_encoder_scores(folder: PathLike, *, batch_size: int = 32, device: str | N
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
         left, right = (list(column) for column in zip(*pairs, strict=True))
-        options = {"batch_size": batch_size, "convert_to_tensor": True, "show_progress_bar": False}
+        options: dict[str, Any] = {"batch_size": batch_size, "convert_to_tensor": True, "show_progress_bar": False}
         found = model.similarity_pairwise(model.encode(left, **options), model.encode(right, **options))
         return [float(value) for value in found]
 

@@ -1,0 +1,228 @@
+"""Render benchmarks/results/*.json as docs/benchmarks.md and as the table of README.md. Prints nothing that is not in them.
+
+python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- figures: benchmarks/report.py -->", "<!-- end of figures -->"
+HEADLINE = ("xquad-x-en", "xquadr-pooled", "omosqa-pooled", "scifact-en")
+ABOUT = {
+    "xquad-x-en": "questions in 12 languages → English paragraphs",
+    "xquadr-pooled": "11 languages ↔ 11 languages, sentences",
+    "omosqa-pooled": "advice in 5 languages, pooled",
+    "scifact-en": "English claims → English abstracts",
+}
+
+
+def load(name: str) -> dict[str, Any]:
+    """One result file."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def row(*cells: object) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def table(head: list[str], lines: list[list[object]]) -> list[str]:
+    """A Markdown table."""
+    return [row(*head), row(*("---" for _ in head)), *(row(*line) for line in lines)]
+
+
+def source(result: dict[str, Any]) -> str:
+    """Where a figure is from: command, commit, machine, date."""
+    made = result.get("provenance", result)
+    machine = made["machine"]
+    cores = f"{machine['cores']} cores of an {machine['cpu']}" if "cores" in machine else machine["device"]
+    commit = made.get("commit", "")[:12]
+    said = f"`{made['command']}`, {cores}"
+    return said + (f", commit {commit}" if commit else "") + (f", {made['date'][:10]}" if "date" in made else "") + "."
+
+
+def system_names(quality: dict[str, Any]) -> list[str]:
+    """Systems that were run on every set."""
+    names = [list(each["systems"]) for each in quality["sets"].values()]
+    return [name for name in names[0] if all(name in other for other in names)]
+
+
+def shown(system: str) -> str:
+    """A system as a column."""
+    if system.startswith("dense:"):
+        return "dense e5-small"
+    return {"bm25": "BM25", "polylex": "polylex-mini (int8)"}.get(system, system.replace("polylex+", "int8, "))
+
+
+def score(figures: dict[str, Any]) -> str:
+    """nDCG@10 with three digits."""
+    return f"{figures['nDCG@10']:.3f}".lstrip("0")
+
+
+def quality_pages(quality: dict[str, Any]) -> list[str]:
+    """nDCG@10 on every set, and per query language where there are several."""
+    systems = system_names(quality)
+    lines = [
+        [name, each["kind"], each["queries"], *(score(each["systems"][s]) for s in systems),
+         each["systems"]["polylex"]["document_terms"]]
+        for name, each in sorted(quality["sets"].items(), key=lambda item: (item[1]["kind"], item[0]))
+    ]  # fmt: skip
+    page = ["## Quality: nDCG@10", "", source(quality), ""]
+    page += table(["set", "kind", "queries", *map(shown, systems), "terms per document"], lines)
+    for name, each in quality["sets"].items():
+        if name not in HEADLINE or len(each["languages"]) < 2:
+            continue
+        page += ["", f"### {name} by query language", ""]
+        page += table(
+            ["system", *each["languages"]],
+            [
+                [shown(s), *(score(each["systems"][s]["by_language"][lang]) for lang in each["languages"])]
+                for s in systems
+            ],
+        )
+    return page
+
+
+def encoding_page(encoding: dict[str, Any]) -> list[str]:
+    """Documents per second."""
+    page = ["## Encoding on a CPU", "", source(encoding), ""]
+    page += [
+        f"{encoding['documents']} documents, {encoding['tokens'] / encoding['documents']:.0f} tokens each, of "
+        f"{encoding['sets'].replace(',', ', ')}; the same tokens for all. The peer is sentence-transformers' SparseEncoder "
+        "with a SPLADE model of the same encoder, tokens and head width.",
+        "",
+    ]
+    return page + table(
+        ["system", "documents/s", "tokens/s", "polylex int8 is faster by"],
+        [
+            [
+                each["as"],
+                each["documents_per_second"],
+                each["tokens_per_second"],
+                f"{each['polylex_is_times_as_fast']}×",
+            ]
+            for each in encoding["systems"].values()
+        ],
+    )
+
+
+def search_page(search: dict[str, Any], kernel: dict[str, Any]) -> list[str]:
+    """Milliseconds per query."""
+    vectors, times = search["vectors"], search["search"]
+    page = ["## Exact search", "", source(search), ""]
+    page += [
+        f"{vectors['documents']:,} {vectors['source']} documents of {vectors['terms_per_document']} terms, queries of "
+        f"{vectors['terms_per_query']} terms; one thread unless said otherwise.",
+        "",
+    ]
+    page += table(
+        ["engine", "ms k=10", "p99", "ms k=100"],
+        [
+            [name, f"{each['mean_ms']:.2f}", f"{each['p99_ms']:.2f}", f"{times['k=100'][name]['mean_ms']:.2f}"]
+            for name, each in times["k=10"].items()
+        ],
+    )
+    faster, build = search["times_faster_than"], search["build"]
+    page += [
+        "",
+        f"That is {faster['naive']}× a term-at-a-time scorer with a heap, {faster['naive, partition']}× the same with a "
+        f"partial sort, {faster['scipy']}× SciPy's CSR product. Built in {build['cpu_seconds']} CPU seconds, "
+        f"{build['segment_bytes_per_posting']} bytes per posting, opened in {search['open_ms']} ms; recall against brute "
+        f"force {search['exactness']['recall']}.",
+        "",
+        "### Why the kernel is C",
+        "",
+        source(kernel),
+        "",
+    ]
+    return page + table(
+        ["kernel", "process start to first result, s", "ms per query"],
+        [[name, each["first_result_s"], each["ms_per_query"]] for name, each in kernel["kernels"].items()],
+    )
+
+
+def cold_page(cold: dict[str, Any]) -> list[str]:
+    """Seconds to the first hit."""
+    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in cold["stages_median_seconds"].items())
+    return [
+        "## Cold start",
+        "",
+        source(cold),
+        "",
+        f"`polylex search` on the demo index ({cold['documents']:,} documents), process start to the end of its output: "
+        f"median {cold['median_seconds']} s of {len(cold['seconds'])} runs (first run {cold['first_run_seconds']} s). Of "
+        f"that: {stages}.",
+    ]
+
+
+def head_page(head: dict[str, Any]) -> list[str]:
+    """The training head."""
+    lines = []
+    for each in head["rows"]:
+        texts, tokens, width, terms = each["shape"]
+        eager, fused, plain = (each["forms"][form] for form in ("eager", "fused", "pytorch"))
+        lines.append([
+            f"B{texts} L{tokens} D{width} V{terms:,}",
+            *(f"{form['seconds'] * 1e3:.1f} ms, {form['peak_bytes'] / 2**20:,.0f} MiB" for form in (eager, plain, fused)),
+            f"{eager['seconds'] / fused['seconds']:.1f}×",
+            f"{eager['peak_bytes'] / fused['peak_bytes']:.1f}×",
+        ])  # fmt: skip
+    page = ["## The head in training (forward and backward, bf16)", "", source(head), ""]
+    return page + table(["shape", "eager", "sparse, PyTorch", "sparse, fused", "faster", "less memory"], lines)
+
+
+def headline(quality: dict[str, Any]) -> list[str]:
+    """The table of the README."""
+    systems = [
+        s for s in system_names(quality) if s == "bm25" or s == "polylex" or (s.startswith("dense:") and "+" not in s)
+    ]
+    lines = [
+        [ABOUT[name], *(score(quality["sets"][name]["systems"][s]) for s in systems)]
+        for name in HEADLINE
+    ]  # fmt: skip
+    return table(["nDCG@10", *map(shown, systems)], lines)
+
+
+def main() -> None:
+    """Write both files."""
+    quality, encoding, search = load("quality"), load("encoding"), load("search")
+    kernel, cold, head = load("kernel_choice"), load("cold_start"), load("head")
+    page = [
+        "# Benchmarks",
+        "",
+        "Every figure here was printed by the command above it; `benchmarks/report.py` renders the results, which are in",
+        '`benchmarks/results`. `pip install -e ".[bench]"` installs the peers. The evaluation sets are BEIR folders made',
+        "from public collections; `benchmarks/quality.py --help` says what it expects.",
+        "",
+    ]
+    for part in (
+        quality_pages(quality),
+        encoding_page(encoding),
+        search_page(search, kernel),
+        cold_page(cold),
+        head_page(head),
+    ):
+        page += [*part, ""]
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page), encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, rest = readme.split(BEGIN)
+    after = rest.split(END)[1]
+    st = encoding["systems"]["sentence-transformers float32"]
+    words = [
+        f"On {encoding['machine']['cores']} CPU cores it encodes {st['polylex_is_times_as_fast']}× as fast as "
+        "sentence-transformers runs a model of the same size, searches "
+        f"{search['vectors']['documents']:,} documents exactly in {search['search']['k=10']['polylex']['mean_ms']:.2f} ms on "
+        f"one thread, and `polylex search` answers {cold['median_seconds']:.1f} s after its process starts. Commands, all "
+        "sets, and where it loses: [docs/benchmarks.md](docs/benchmarks.md).",
+    ]
+    block = "\n".join([BEGIN, "", *headline(quality), "", *words, "", END])
+    (ROOT / "README.md").write_text(before + block + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

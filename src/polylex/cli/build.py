@@ -12,7 +12,8 @@ from polylex.errors import PolylexError
 
 if TYPE_CHECKING:
     from polylex.retriever import Progress
-    from polylex.runtime.encoder import Encoder, Kind
+    from polylex.runtime.encoder import Encoder
+    from polylex.runtime.tokens import Kind
     from polylex.vectors import SparseVectors
     from polylex.vocab import Vocab
 

@@ -18,7 +18,8 @@ from polylex.cli.verb import Verb, argument
 from polylex.errors import BadInput
 
 if TYPE_CHECKING:
-    from polylex.runtime.encoder import Encoder, Kind
+    from polylex.runtime.encoder import Encoder
+    from polylex.runtime.tokens import Kind
     from polylex.vectors import SparseVectors
 
 _BATCH = 256  # texts between two looks at the output

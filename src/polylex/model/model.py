@@ -20,9 +20,7 @@ from polylex.model.encoder import Backbone
 from polylex.model.heads import PivotHead, SourceHead
 from polylex.model.tokens import TokenBatch
 from polylex.model.views import Hidden, Views
-from polylex.runtime.encoder import Kind
-from polylex.runtime.tokens import Tokens, Window
-from polylex.text import Preparation
+from polylex.runtime.tokens import Kind, Tokens, Window
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab, pivot_names
 
@@ -184,16 +182,7 @@ class SparseModel(nn.Module):
         max_windows: int | None = None,
     ) -> list[list[Window]]:
         """The windows of each text as the model gets them."""
-        config = self.config
-        limit = config.max_length if max_length is None else max_length
-        if not 8 <= limit <= config.max_length:
-            raise BadInput(f"max_length must be between 8 and the model's {config.max_length} tokens, got {limit}")
-        if max_windows is not None and max_windows < 1:
-            raise BadInput(f"max_windows must be at least 1, got {max_windows}")
-        prompt = config.query_prompt if kind == "query" else config.document_prompt
-        prepare = Preparation(prompt, config.lowercase)
-        cut = self.tokens.windows(texts, prepare, limit, min(config.stride, limit // 4))
-        return [windows[:max_windows] for windows in cut]
+        return self.tokens.model_windows(texts, self.config, kind, max_length, max_windows)
 
     def _rows(self, cut: Sequence[Sequence[Window]], batch_size: int) -> Iterator[tuple[int, pooling.Row]]:
         """(text, row of one of its windows), windows of like length together and the longest first."""

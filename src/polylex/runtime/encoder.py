@@ -11,22 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from polylex.config import ModelConfig
-from polylex.errors import BadInput, BadModel
+from polylex.errors import BadModel
 from polylex.explanation import best_tokens
 from polylex.pooling import Row, merge, window_row
-from polylex.runtime.tokens import Tokens, Window
-from polylex.text import Preparation
+from polylex.runtime.tokens import Kind, Tokens, Window
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab, pivot_names
-
-Kind = Literal["query", "document"]
 
 # Tokens whose logits exist at one time: 64 x 30,522 float32 are 8 MB, which stays in a CPU's cache.
 BLOCK = 64
@@ -122,16 +118,7 @@ class Encoder:
         max_windows: int | None = None,
     ) -> list[list[Window]]:
         """The windows of each text as the model gets them."""
-        config = self.config
-        limit = config.max_length if max_length is None else max_length
-        if not 8 <= limit <= config.max_length:
-            raise BadInput(f"max_length must be between 8 and the model's {config.max_length} tokens, got {limit}")
-        if max_windows is not None and max_windows < 1:
-            raise BadInput(f"max_windows must be at least 1, got {max_windows}")
-        prompt = config.query_prompt if kind == "query" else config.document_prompt
-        prepare = Preparation(prompt, config.lowercase)
-        cut = self.tokens.windows(texts, prepare, limit, min(config.stride, limit // 4))
-        return [windows[:max_windows] for windows in cut]
+        return self.tokens.model_windows(texts, self.config, kind, max_length, max_windows)
 
     def term_spans(
         self, text: str, terms: Sequence[int], *, kind: Kind = "document"

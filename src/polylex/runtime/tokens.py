@@ -6,13 +6,17 @@ import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from polylex.errors import BadModel
+from polylex.config import ModelConfig
+from polylex.errors import BadInput, BadModel
 from polylex.text import Preparation
+
+Kind = Literal["query", "document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,31 @@ class Tokens:
             spans = np.maximum(spans - skip, 0)
             cut.append([self._frame(ids[a:b], spans[a:b]) for a, b in _pieces(len(ids), room, stride)])
         return cut
+
+    def model_windows(
+        self,
+        texts: Sequence[str],
+        config: ModelConfig,
+        kind: Kind,
+        max_length: int | None = None,
+        max_windows: int | None = None,
+    ) -> list[list[Window]]:
+        """`windows` as a model wants them: its prompt, its case, its length and stride.
+
+        max_length   tokens a window may have; the model's own by default
+        max_windows  windows of a text that are kept; all by default
+
+        Raises BadInput for a length or number that cannot be.
+        """
+        limit = config.max_length if max_length is None else max_length
+        if not 8 <= limit <= config.max_length:
+            raise BadInput(f"max_length must be between 8 and the model's {config.max_length} tokens, got {limit}")
+        if max_windows is not None and max_windows < 1:
+            raise BadInput(f"max_windows must be at least 1, got {max_windows}")
+        prompt = config.query_prompt if kind == "query" else config.document_prompt
+        prepare = Preparation(prompt, config.lowercase)
+        cut = self.windows(texts, prepare, limit, min(config.stride, limit // 4))
+        return [windows[:max_windows] for windows in cut]
 
     def _frame(self, ids: NDArray[np.int64], spans: NDArray[np.int64]) -> Window:
         """Put the special tokens around a piece."""

@@ -24,8 +24,7 @@ from transformers import AutoModel
 
 from polylex.errors import BadInput, BadModel, MissingExtra
 from polylex.model.tokens import TokenBatch
-from polylex.runtime.encoder import Kind
-from polylex.runtime.tokens import Tokens
+from polylex.runtime.tokens import Kind, Tokens
 from polylex.text import Preparation
 from polylex.train.batches import Frame, Texts, chunked
 from polylex.train.data import Group

@@ -185,7 +185,7 @@ def cross_encoder_scores(folder: PathLike, *, batch_size: int = 32, device: str 
     try:
         from sentence_transformers import CrossEncoder
     except ImportError:
-        raise MissingExtra("sentence-transformers", "train", "Scoring with a cross-encoder") from None
+        raise MissingExtra("sentence-transformers", "teachers", "Scoring with a cross-encoder") from None
     model = CrossEncoder(str(folder), device=device, local_files_only=True)
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -199,7 +199,7 @@ def bi_encoder_scores(folder: PathLike, *, batch_size: int = 32, device: str | N
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
-        raise MissingExtra("sentence-transformers", "train", "Scoring with a bi-encoder") from None
+        raise MissingExtra("sentence-transformers", "teachers", "Scoring with a bi-encoder") from None
     model = SentenceTransformer(str(folder), device=device, local_files_only=True)
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[float]:

@@ -54,7 +54,7 @@ def main() -> None:
         stages = [_stages(index, options.query, environment) for _ in range(options.runs)]
         imports = _imports(command, environment)
         result = provenance() | {
-            "search": options.command,
+            "search": options.command.replace(sys.executable, "python"),
             "documents": _documents(index),
             "query": options.query,
             "queries": options.runs,

@@ -48,16 +48,18 @@ sets.
 
 ## Figures
 
-nDCG@10, all terms, exact scoring, as reported by the training run for its float weights:
+nDCG@10, all terms, exact scoring, by `benchmarks/quality.py` (all sets and settings: docs/benchmarks.md):
 
-| set | BM25 | this model | pivot view only | dense multilingual-e5-small |
+| set | BM25 | this model, float32 | this model, int8 | dense multilingual-e5-small |
 |---|---|---|---|---|
-| xquad-x-en (12 languages to English) | .312 | .724 | .705 | .777 |
-| omosqa-x-de (fr ar uk en to German) | .148 | .547 | .531 | .625 |
+| xquad-x-en (12 languages to English) | .312 | .710 | .708 | .861 |
+| xquadr-pooled (11 languages, sentences) | .190 | | .336 | .357 |
+| omosqa-pooled (5 languages) | .250 | | .315 | .425 |
+| scifact-en | .680 | | .298 | .660 |
 
 ## Known flaws
 
-Too many active terms (documents 300 to 490, queries 90 to 135), a few terms that appear in almost every text
+Too many active terms (documents 270 to 720 by set, queries about 135), a few terms that appear in almost every text
 (`e_stitches`, `e_keen`, `e_##alic`, `e_brunette`), short texts in Arabic, Hindi, Greek and Russian lag. Names need the
 source view.
 """

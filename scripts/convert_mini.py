@@ -134,9 +134,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder with weights.npz and tokenizer.json")
     parser.add_argument("torch", type=Path, help="PyTorch folder to write")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="exported folder to write")
+    parser.add_argument("--shift", type=float, default=0.0, help="lower the English head's bias by so much")
     options = parser.parse_args()
 
     state = read_state(options.run / "weights.npz")
+    state["pivot_head.decoder.bias"] -= options.shift  # scripts/release_calibrate.py chooses it
     model = SparseModel(mini_config(state), Tokens.read(options.run))
     fill(model, state, str(options.run))
     model.eval()

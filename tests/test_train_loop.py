@@ -109,6 +109,29 @@ def test_distillation_ranks_the_positive_first_and_stays_grounded(aligned, group
     assert set(last["monitor"]["languages"]) == {"de", "zh", "documents"}
 
 
+def test_stage_1s_loss_keeps_the_terms_of_stage_2_grounded(aligned, groups, pairs, tmp_path):
+    """The same rough run twice: without the loss the vectors leave the teacher, with it they stay."""
+    last = {}
+    for weight in (0.0, 1.0):
+        model = SparseModel.from_pretrained(aligned[1].model)
+        folder = tmp_path / str(weight)
+        config = distill_config(
+            folder, max_steps=60, logging_steps=20, flops_document=0.05, align_weight=weight, monitor_pairs="toy",
+            teacher="toy", align_tokens_per_batch=200,
+        )  # fmt: skip
+        probe = Probe.of(pairs, config, model, toy.teacher())
+        grounding = aligning(config.as_align(), pairs, model) if weight else None
+        run(Distill(config, model, groups, ALONE, probe, grounding), config, ALONE)
+        last[weight] = lines(folder)[-1]
+    assert last[1.0]["monitor"]["all"]["teacher"] > last[0.0]["monitor"]["all"]["teacher"] + 0.1
+    assert "mse_other" in last[1.0] and "mse_other" not in last[0.0]
+
+
+def test_a_loss_of_stage_1_without_pairs_says_what_is_missing(groups, tmp_path):
+    with pytest.raises(BadInput, match="set monitor_pairs and teacher"):
+        Distill(distill_config(tmp_path, align_weight=1.0), toy.model(), groups, ALONE)
+
+
 def test_a_run_without_stage_1_is_stopped(groups, pairs, tmp_path):
     model = toy.model(3)
     config = distill_config(tmp_path, max_steps=60, logging_steps=20)

@@ -33,6 +33,7 @@ def main(folder: Path, world: int) -> None:
         flops=1e-2, per_device_train_batch_size=16 // world,
     )  # fmt: skip
     model = toy.model()
+    model.source_head.requires_grad_(False)
     run(Align(align, model, toy.teacher(), Pairs.open(folder / "pairs"), ranks), align, ranks)
     distill = DistillConfig(
         **shared, output_dir=str(folder / f"distill-{world}"), per_device_train_batch_size=8 // world, negatives=2,

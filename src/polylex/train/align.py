@@ -71,8 +71,6 @@ class Align:
             )
         self.config, self.model, self.pairs, self.ranks = config, model, pairs, ranks
         self.teacher = teacher.to(ranks.device)
-        if model.source_head is not None:
-            model.source_head.requires_grad_(False)  # nothing here tells it anything: decay alone would move it
         weights = stratum_weights(
             np.bincount(pairs.stratum, minlength=len(pairs.strata)).tolist(), pairs.strata,
             language_temperature=config.language_temperature,

@@ -3,6 +3,7 @@
     loss = ce_weight * cross-entropy(positive | all documents of the batch)
          + kl_weight * KL(teacher || student) over a group + in_batch_kl_weight * KL(cosines || student) over the batch
          + margin_mse_weight * margin MSE over a group + l1 and flops of queries and documents, both views
+         + align_weight * stage 1's loss on some parallel pairs
 
 docs/method.md has the equations, losses.py the code. A parallel pair is a group: query = a sentence, positive = its
 translation.
@@ -10,7 +11,8 @@ translation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 from polylex.errors import BadInput
 from polylex.model.model import SparseModel
 from polylex.train import losses
+from polylex.train.align import Align, AlignBatch
 from polylex.train.batches import (
     Chunk,
     Frame,
@@ -52,6 +55,7 @@ class DistillBatch:
     taught          float32 [Q, G] the teacher's scores of the group; not-a-number where unknown
     query_vectors, document_vectors  float16 of the dense teacher; None without it
     languages       int64 [Q]
+    aligned         pairs for stage 1's loss; None without it
     """
 
     queries: list[Chunk]
@@ -63,6 +67,7 @@ class DistillBatch:
     query_vectors: Tensor | None
     document_vectors: Tensor | None
     languages: Tensor
+    aligned: AlignBatch | None
     rows: int
     tokens: int
 
@@ -71,20 +76,37 @@ class DistillBatch:
 class GroupPlan:
     """Rows of Groups, and places in its positives and negatives: int64 [Q], [Q, G], the latter -1 where there is none.
 
-    Column 0 of `places` counts in `positives`, the others in `negatives`.
+    Column 0 of `places` counts in `positives`, the others in `negatives`. `pairs`: what Align.plan says, or None.
     """
 
     rows: Rows
     places: Rows
+    pairs: tuple[Rows, Rows] | None = None
+
+
+# Windows of stage 1's rows to one window of groups, at most.
+_WINDOWS = 1000
 
 
 class Distill:
     """Stage 2 for `loop.run`."""
 
     def __init__(
-        self, config: DistillConfig, model: SparseModel, groups: Groups, ranks: Ranks, probe: Probe | None = None
+        self,
+        config: DistillConfig,
+        model: SparseModel,
+        groups: Groups,
+        ranks: Ranks,
+        probe: Probe | None = None,
+        grounding: Align | None = None,
     ) -> None:
-        """Raises BadInput when a loss needs scores or vectors that `groups` do not have."""
+        """Take stage 1 of the same model as `grounding` where align_weight asks for its loss.
+
+        Raises BadInput when a loss needs scores or vectors that `groups` do not have, or pairs that nobody gave.
+        """
+        if config.align_weight and grounding is None:
+            raise BadInput("align_weight needs parallel pairs and an English teacher; set monitor_pairs and teacher")
+        self._grounding = grounding if config.align_weight else None
         self.config, self.model, self.groups, self.ranks = config, model, groups, ranks
         if config.in_batch_kl_weight and (groups.query_vectors is None or groups.document_vectors is None):
             raise BadInput(
@@ -127,7 +149,12 @@ class Distill:
         ])  # fmt: skip
         mine = slice(self.ranks.rank, None, world)
         batches = [slice(start, start + size) for start in range(0, len(rows) - size + 1, size)]
-        return [GroupPlan(rows[b][mine], places[b][mine]) for b in batches]
+        plans = [GroupPlan(rows[b][mine], places[b][mine]) for b in batches]
+        if self._grounding is None:
+            return plans
+        windows = map(self._grounding.plan, itertools.count(window * _WINDOWS))
+        pairs = itertools.islice(itertools.chain.from_iterable(windows), len(plans))
+        return [replace(plan, pairs=some) for plan, some in zip(plans, pairs, strict=True)]
 
     def build(self, plan: GroupPlan) -> DistillBatch:
         """Pad the texts of a batch and look up what the teachers say."""
@@ -145,6 +172,7 @@ class Distill:
         asked = groups.query[rows].astype(np.int64)
         queries = _texts(groups.queries, asked, config.query_max_length - self._frame.size)
         documents = _texts(groups.documents, numbers.ravel(), config.document_max_length - self._frame.size)
+        aligned = None if self._grounding is None or plan.pairs is None else self._grounding.build(plan.pairs)
         return DistillBatch(
             ready_chunks(device, chunked(queries, self._frame, config.chunk_tokens)),
             ready_chunks(device, chunked(documents, self._frame, config.chunk_tokens)),
@@ -155,8 +183,10 @@ class Distill:
             ready(device, _vectors(groups.query_vectors, asked)) if dense else None,
             ready(device, _vectors(groups.document_vectors, numbers.ravel())) if dense else None,
             ready(device, torch.from_numpy(self._language[groups.stratum[rows]])),
+            aligned,
             len(rows),
-            int(queries.lengths.sum() + documents.lengths.sum()) + self._frame.size * (len(queries) + len(documents)),
+            int(queries.lengths.sum() + documents.lengths.sum()) + self._frame.size * (len(queries) + len(documents))
+            + (aligned.tokens if aligned else 0),
         )
 
     # -- loss --------------------------------------------------------------------------------------
@@ -176,7 +206,12 @@ class Distill:
             penalty, more = self._penalty(batch, queries, documents)
         figures |= more
         self._watch(batch, queries, documents)
-        return relevance + factor * penalty, {name: value.detach() for name, value in figures.items()}
+        total = relevance + factor * penalty
+        if self._grounding is not None and batch.aligned is not None:
+            aligned, more = self._grounding.loss(batch.aligned, factor)
+            figures |= more
+            total = total + self.config.align_weight * aligned
+        return total, {name: value.detach() for name, value in figures.items()}
 
     @torch.no_grad()
     def _watch(self, batch: DistillBatch, queries: Weights, documents: Weights) -> None:

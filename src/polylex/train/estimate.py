@@ -127,7 +127,9 @@ def _wait(device: torch.device) -> None:
 
 
 def _student_chunks(batch: Any) -> Sequence[Chunk]:  # noqa: ANN401 - of either stage
-    return [chunk for name in ("texts", "queries", "documents") for chunk in getattr(batch, name, [])]
+    more = getattr(batch, "aligned", None)
+    own = [chunk for name in ("texts", "queries", "documents") for chunk in getattr(batch, name, [])]
+    return [*own, *(_student_chunks(more) if more is not None else [])]
 
 
 def told(estimate: Estimate, config: Recipe) -> Mapping[str, str]:

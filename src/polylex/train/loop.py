@@ -31,7 +31,7 @@ Evaluate = Callable[[SparseModel], dict[str, float]]
 # Settings that decide which rows a step sees: a run that continues must keep them.
 _ORDER = ("seed", "bucket_rows", "tokens_per_batch", "per_device_train_batch_size", "gradient_accumulation_steps",
           "language_temperature", "source_temperature", "source_weights", "max_length", "concat_share", "concat_tokens",
-          "negatives", "query_max_length", "document_max_length")  # fmt: skip
+          "negatives", "query_max_length", "document_max_length", "align_tokens_per_batch")  # fmt: skip
 
 
 class Batch(Protocol):

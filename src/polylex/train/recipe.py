@@ -174,6 +174,8 @@ class DistillConfig(Recipe):
                           regularisers are multiplied by (terms / aim)^8, at most 10. 0 = as they are
     pruned_weight         share of the loss that is taken on documents cut to their heaviest terms, so that rankings
                           survive pruning; pruned_terms: the fewest terms, up to four times as many are drawn
+    align_weight          weight of stage 1's loss on pairs of `monitor_pairs`, which keeps the terms grounded and rare
+                          ones in use; a step takes align_tokens_per_batch padded tokens of them
     monitor_pairs         JSONL of parallel pairs, or a folder of them, on which the monitor measures translations and,
                           with `teacher` (its tokens: teacher_speakers), grounding; it takes monitor_rows of them
     """
@@ -200,6 +202,8 @@ class DistillConfig(Recipe):
     aim_terms: float = 0.0
     pruned_weight: float = 0.0
     pruned_terms: int = 16
+    align_weight: float = 0.0
+    align_tokens_per_batch: int = 16384
     monitor_pairs: str = ""
     monitor_rows: int = 512
     teacher: str = ""
@@ -208,7 +212,8 @@ class DistillConfig(Recipe):
     def __post_init__(self) -> None:
         Recipe.__post_init__(self)
         for name in ("negatives", "ce_weight", "kl_weight", "in_batch_kl_weight", "margin_mse_weight",
-                     "l1_query", "l1_document", "flops_query", "flops_document", "aim_terms"):  # fmt: skip
+                     "l1_query", "l1_document", "flops_query", "flops_document", "aim_terms",
+                     "align_weight"):  # fmt: skip
             _at_least(self, name, 0)
         _within(self, "pruned_weight", 0, 1)
         _at_least(self, "pruned_terms", 1)
@@ -217,8 +222,24 @@ class DistillConfig(Recipe):
                 raise BadInput(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("query_max_length", "document_max_length"):
             _at_least(self, name, 8)
+        _at_least(self, "align_tokens_per_batch", 1)
         if not any((self.ce_weight, self.kl_weight, self.in_batch_kl_weight, self.margin_mse_weight)):
             raise BadInput("every loss has weight 0; set ce_weight, kl_weight, in_batch_kl_weight or margin_mse_weight")
+
+    def as_align(self) -> AlignConfig:
+        """Stage 1 as `align_weight` takes it: its own defaults, no regularisers, pairs of `monitor_pairs`."""
+        return AlignConfig(
+            model=self.model,
+            train_files=(self.monitor_pairs,),
+            output_dir=self.output_dir,
+            teacher=self.teacher,
+            teacher_speakers=self.teacher_speakers,
+            tokens_per_batch=self.align_tokens_per_batch,
+            chunk_tokens=self.chunk_tokens,
+            max_length=self.document_max_length,
+            bucket_rows=self.bucket_rows,
+            seed=self.seed,
+        )
 
 
 Kind = TypeVar("Kind", bound=Recipe)

@@ -53,6 +53,8 @@ def align_stage(config: AlignConfig, ranks: Ranks) -> Align:
     model = _model(config, {"max_length": config.max_length})
     teacher = Teacher.read(config.teacher, config.teacher_speakers)
     pairs = _pairs(config.train_files, config, model, teacher, ranks)
+    if model.source_head is not None:
+        model.source_head.requires_grad_(False)  # nothing here tells it anything: decay alone would move it
     return Align(config, model, teacher, pairs, ranks)
 
 
@@ -62,12 +64,14 @@ def distill_stage(config: DistillConfig, ranks: Ranks) -> Distill:
         config, {"query_max_length": config.query_max_length, "document_max_length": config.document_max_length}
     )
     groups = _groups(config, model, ranks)
-    probe = None
+    probe = grounding = None
     if config.monitor_pairs:
         teacher = Teacher.read(config.teacher, config.teacher_speakers).to(ranks.device) if config.teacher else None
         pairs = _pairs((config.monitor_pairs,), config, model, teacher, ranks)
         probe = Probe.of(pairs, config, model, teacher)
-    return Distill(config, model, groups, ranks, probe)
+        if config.align_weight and teacher is not None:
+            grounding = Align(config.as_align(), model, teacher, pairs, ranks)
+    return Distill(config, model, groups, ranks, probe, grounding)
 
 
 # -- parts -------------------------------------------------------------------------------------------

@@ -1,122 +1,28 @@
-"""What Polylex is measured against: BM25 with proper tokenisation, and the dense encoder that the model grew from."""
+"""The dense encoder that the model grew from: an E5 model, all documents ranked exactly.
+
+`polylex.interop.peers.Dense` by other means of encoding: bfloat16, batches of like length, and a trimmed vocabulary.
+"""
 
 from __future__ import annotations
 
-import re
-import unicodedata
+import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
-from cache import Encodings, identity
 from numpy.typing import NDArray
-from ranking import Outcome, concatenated, mean_terms, rank
 
-from polylex.collection import Collection
+from polylex.encodings import Encodings, identity_of
+from polylex.interop import peers
+from polylex.runtime.tokens import Kind
 
-# -- BM25 --------------------------------------------------------------------------------------------
-
-# Python's \w leaves combining marks out, which would cut words of Hindi, Thai, Khmer, Hebrew, ... into pieces.
-_MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)).startswith("M"))
-_WORD = re.compile(rf"[\w{_MARKS}]+")
-# Written without spaces, or (Korean) with endings joined to the words.
-_BIGRAMS = frozenset({"zh", "ja", "th", "ko", "km"})
-_ALGORITHMS = {
-    "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
-    "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish", "fr": "french", "ga": "irish",
-    "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian",
-    "ne": "nepali", "nl": "dutch", "no": "norwegian", "pl": "polish", "pt": "portuguese", "ro": "romanian",
-    "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
-}  # fmt: skip
-# Lucene's English stop words; the other languages keep theirs, as the reference figures do.
-_STOP = frozenset({
-    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not",
-    "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was",
-    "will", "with",
-})  # fmt: skip
+_PREFIX: dict[Kind, str] = {"query": "query: ", "document": "passage: "}
 
 
-def words(text: str, language: str) -> list[str]:
-    """The terms of a text for BM25: lower-cased NFKC words, stemmed by Snowball where it knows the language.
-
-    Chinese, Japanese, Thai, Korean and Khmer give character bigrams; words of ASCII in them stay whole.
-    """
-    language = language.partition("-")[0]
-    found: list[str] = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
-    if language in _BIGRAMS:
-        return [term for word in found for term in _bigrams(word)]
-    if language == "en":
-        found = [word for word in found if word not in _STOP]
-    stemmer = _stemmer(_ALGORITHMS.get(language, ""))
-    return stemmer.stemWords(found) if stemmer else found
-
-
-def _bigrams(word: str) -> list[str]:
-    if word.isascii() or len(word) == 1:
-        return [word]
-    return [word[at : at + 2] for at in range(len(word) - 1)]
-
-
-@cache
-def _stemmer(algorithm: str) -> Any:
-    import Stemmer
-
-    return Stemmer.Stemmer(algorithm) if algorithm in Stemmer.algorithms() else None
-
-
-class BM25:
-    """Okapi BM25 as Lucene counts it.
-
-    Weight of a term in a document: log(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + k1 * (1 - b + b * length / mean)).
-    In a query: its count.
-    """
-
-    name = "bm25"
-
-    def __init__(self, k1: float = 0.9, b: float = 0.4) -> None:
-        self.k1, self.b = k1, b
-
-    def search(self, collection: Collection, k: int) -> Outcome:
-        """The k best documents of every query."""
-        ids: dict[str, int] = {}
-        texts = zip(collection.texts, collection.languages, strict=True)
-        counts = _counts((words(*text) for text in texts), ids, grow=True)
-        asked = _counts((words(query.text, query.language) for query in collection.queries), ids, grow=False)
-        weights = self._weights(counts)
-        return Outcome(rank(collection, asked, weights, k), mean_terms(weights), mean_terms(asked))
-
-    def _weights(self, counts: sp.csr_matrix) -> sp.csr_matrix:
-        documents, lengths = counts.shape[0], np.asarray(counts.sum(axis=1)).ravel()
-        having = np.bincount(counts.indices, minlength=counts.shape[1])
-        idf = np.log1p((documents - having + 0.5) / (having + 0.5))
-        norm = self.k1 * (1 - self.b + self.b * lengths / lengths.mean())
-        saturated = counts.data / (counts.data + np.repeat(norm, np.diff(counts.indptr)))
-        return sp.csr_matrix(
-            ((idf[counts.indices] * saturated).astype(np.float32), counts.indices, counts.indptr), shape=counts.shape
-        )
-
-
-def _counts(texts: Iterable[list[str]], ids: dict[str, int], *, grow: bool) -> sp.csr_matrix:
-    """How often each term stands in each text. Terms not in `ids` are added to it, or left out."""
-    ends, terms = [0], []
-    for text in texts:
-        terms += (
-            [ids.setdefault(word, len(ids)) for word in text] if grow else [ids[word] for word in text if word in ids]
-        )
-        ends.append(len(terms))
-    counts = sp.csr_matrix((np.ones(len(terms), np.float32), terms, ends), shape=(len(ends) - 1, len(ids)))
-    counts.sum_duplicates()
-    return counts
-
-
-# -- dense -------------------------------------------------------------------------------------------
-
-
-class Dense:
+class Dense(peers.Dense):
     """An E5 model by PyTorch: mean of the last layer over all tokens, scaled to length 1.
 
     "query: " or "passage: " stands before every text; 512 tokens of it are read.
@@ -138,29 +44,19 @@ class Dense:
         vocabulary: Path | None = None,
         threads: int | None = None,
     ) -> None:
-        self.name = f"dense:{folder.resolve().name}"
+        name = f"dense:{folder.resolve().name}"
         if vocabulary is not None:
-            self.name += f"+vocabulary={vocabulary.resolve().name}"
-        self._folder, self._precision, self._vocabulary, self._threads = folder, precision, vocabulary, threads
+            name += f"+vocabulary={vocabulary.resolve().name}"
         trimmed = [_digest(vocabulary / "tokenizer.json")] if vocabulary else []
-        self._encodings = Encodings(identity(folder, "dense", precision, *trimmed), cache)
+        encodings = Encodings(identity_of(folder, "dense", precision, *trimmed), cache)
+        super().__init__(folder, name, encodings=encodings, on_texts=dot)
+        self._precision, self._vocabulary, self._threads = precision, vocabulary, threads
 
-    def search(self, collection: Collection, k: int) -> Outcome:
-        """The k best documents of every query."""
-        store = self._encodings
-        before = store.encoded, store.seconds
-        documents = store.fetch("document", collection.texts, lambda texts: self._encode("passage: ", texts))
-        queries = store.fetch(
-            "query", [query.text for query in collection.queries], lambda texts: self._encode("query: ", texts)
-        )
-        run = rank(collection, concatenated(queries, np.float32), concatenated(documents, np.float32), k)
-        return Outcome(run, encoded=store.encoded - before[0], seconds=store.seconds - before[1])
-
-    def _encode(self, prefix: str, texts: Sequence[str]) -> list[bytes]:
+    def _encode(self, kind: Kind, texts: Sequence[str]) -> list[bytes]:
         import torch
 
         tokenize, model = self._loaded
-        tokens = tokenize([prefix + text for text in texts])
+        tokens = tokenize([_PREFIX[kind] + text for text in texts])
         rows: dict[int, bytes] = {}
         for batch in _batches(tokens, self.batch_tokens):
             ids, real = _padded([tokens[index] for index in batch], model.config.pad_token_id)
@@ -181,15 +77,20 @@ class Dense:
 
         if self._threads:
             torch.set_num_threads(self._threads)
-        own = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        own = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         used = Tokenizer.from_file(str(self._vocabulary / "tokenizer.json")) if self._vocabulary else own
         used.no_padding()
         used.enable_truncation(self.max_length)
         ids = own.get_vocab()
         of_model = {index: ids.get(piece, ids["<unk>"]) for piece, index in used.get_vocab().items()}
         dtype = getattr(torch, self._precision)
-        model = AutoModel.from_pretrained(self._folder, dtype=dtype, add_pooling_layer=False).eval()
+        model = AutoModel.from_pretrained(self.folder, dtype=dtype, add_pooling_layer=False).eval()
         return lambda texts: [[of_model[index] for index in each.ids] for each in used.encode_batch(texts)], model
+
+
+def dot(texts: int) -> None:
+    """Progress: a dot for every chunk of texts."""
+    print(".", end="", file=sys.stderr, flush=True)
 
 
 def _digest(path: Path) -> str:

@@ -25,17 +25,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from baselines import BM25, Dense
-from cache import FOLDER
-from ranking import Outcome
+from baselines import Dense
 from record import provenance, write
-from sparse import Sparse
+from sparse import Model
 
-from polylex.collection import Collection, read_beir
+from polylex.baselines import Lexical
+from polylex.collection import read_beir
 from polylex.evaluation import Evaluation, evaluate
+from polylex.systems import Outcome, System
 
+CACHE = Path(__file__).resolve().parent / ".cache"
 MEASURES = ("nDCG@10", "R@100")
 # Across languages: what a change to the model is steered by. A mean over fewer of them is no such mean.
 STEERING = (
@@ -49,21 +50,12 @@ STEERING = (
 )
 
 
-class System(Protocol):
-    """Anything that ranks a collection."""
-
-    name: str
-
-    def search(self, collection: Collection, k: int) -> Outcome:
-        """The k best documents of every query."""
-
-
 def main() -> None:
     """Measure every system on every set, and write after each set."""
     options = _options()
     names = options.sets.split(",") if options.sets else _all_sets(options.data)
     systems = [_system(spec, options) for spec in options.systems.split(",")]
-    result = provenance(("torch", "transformers", "ir-measures", "scipy", "PyStemmer"))
+    result = provenance(("torch", "transformers", "ir-measures", "bm25s", "PyStemmer"))
     result |= {"measures": MEASURES, "precision_of_dense": options.precision, "sets": {}}
     for name in names:
         result["sets"][name] = _measure(options.data / name, systems)
@@ -75,7 +67,7 @@ def _measure(folder: Path, systems: Sequence[System]) -> dict[str, Any]:
     collection = read_beir(folder)
     measured = {}
     for system in systems:
-        print(f"{collection.name} {system.name}", file=sys.stderr)
+        print(f"\n{collection.name} {system.name} ", end="", file=sys.stderr)
         start = time.perf_counter()
         outcome = system.search(collection, 100)
         evaluation = evaluate(outcome.run, collection.judgments, MEASURES, languages=collection.query_languages)
@@ -103,7 +95,7 @@ def _summary(evaluation: Evaluation, outcome: Outcome) -> dict[str, Any]:
         "document_terms": outcome.document_terms and round(outcome.document_terms, 1),
         "query_terms": outcome.query_terms and round(outcome.query_terms, 1),
         "texts_encoded_now": outcome.encoded,
-        "seconds_encoding": round(outcome.seconds, 1),
+        "seconds_encoding": round(outcome.encoding_seconds, 1),
     }
 
 
@@ -195,12 +187,12 @@ def _all_sets(data: Path) -> list[str]:
 
 def _system(spec: str, options: argparse.Namespace) -> System:
     if spec == "bm25":
-        return BM25()
+        return Lexical()
     if spec.startswith("dense:"):
         folder, _, vocabulary = spec.removeprefix("dense:").partition("+vocabulary=")
         trimmed = Path(vocabulary) if vocabulary else None
         return Dense(Path(folder), options.cache, options.precision, trimmed, options.threads)
-    return Sparse(spec, options.cache, options.threads)
+    return Model(spec, options.cache, options.threads)
 
 
 def _options() -> argparse.Namespace:
@@ -209,7 +201,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sets", help="names of sets, parted by commas; all by default")
     parser.add_argument("--systems", default="bm25,polylex", help="see above")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "quality.json")
-    parser.add_argument("--cache", type=Path, default=FOLDER, help="folder that keeps the encodings")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder that keeps the encodings")
     parser.add_argument("--threads", type=int, help="cores to encode on; all by default")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the dense model")
     return parser.parse_args()

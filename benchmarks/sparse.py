@@ -1,30 +1,25 @@
-"""Polylex as a system under test: encode, prune, build a real index, search it."""
+"""Polylex under test with options that only a benchmark wants: one view alone, or a given number of terms."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from cache import Encodings, identity
-from ranking import Outcome
 
-from polylex import Index, Pruning, SparseVectors, load
+from polylex import Pruning, SparseVectors, load
 from polylex.collection import Collection
+from polylex.encodings import Encodings, identity_of
 from polylex.models import locate
-from polylex.vocab import Vocab
-
-Prune = Callable[[SparseVectors], SparseVectors]
+from polylex.systems import Sparse
 
 _SPEC = re.compile(r"(?P<kind>polylex|torch)(?::(?P<model>[^+]+))?(?P<options>(?:\+\w+=[\w.]+)*)")
 _OPTIONS = {"terms": float, "mass": float, "top_k": int, "max_ratio": float, "threshold": float, "view": str}
 _SAMPLE = 1000
 
 
-class Sparse:
+class Model(Sparse):
     """A Polylex model: `polylex[:MODEL]` is the int8 runtime, `torch:FOLDER` the float model.
 
     Behind it may stand +top_k=30, +mass=0.9, +max_ratio=0.1, +threshold=0.2 (documents pruned so), +terms=30 (documents
@@ -36,49 +31,28 @@ class Sparse:
         found = _SPEC.fullmatch(spec)
         if found is None or (found["kind"] == "torch" and not found["model"]):
             raise SystemExit(f"unknown system {spec!r}; see --help")
-        self.name = spec if not found["model"] else spec.replace(found["model"], Path(found["model"]).name)
-        self._encoder = _encoder(found["kind"], found["model"], threads)
         folder = locate(found["model"]) if found["model"] else locate()
-        self._encodings = Encodings(identity(folder, found["kind"]), cache)
-        self._options = _options(found["options"])
-        self._vocab: Vocab = self._encoder.vocab
-
-    def search(self, collection: Collection, k: int) -> Outcome:
-        """The k best documents of every query."""
-        before = self._encodings.encoded, self._encodings.seconds
-        documents = self._pruned(self._fetch("document", collection.texts))
-        queries = self._fetch("query", [query.text for query in collection.queries])
-        with (
-            TemporaryDirectory() as folder,
-            Index.build(Path(folder) / "index", documents, collection.ids, vocab=self._vocab) as index,
-        ):
-            hits = index.search(queries, k, with_fields=False)
-        return Outcome(
-            {
-                query.id: [(hit.id, hit.score) for hit in found]
-                for query, found in zip(collection.queries, hits, strict=True)
-            },
-            document_terms=documents.nnz / len(documents),
-            query_terms=queries.nnz / len(queries),
-            encoded=self._encodings.encoded - before[0],
-            seconds=self._encodings.seconds - before[1],
+        super().__init__(
+            _encoder(found["kind"], found["model"], threads),
+            encodings=Encodings(identity_of(folder, found["kind"]), cache),
         )
+        self.name = spec if not found["model"] else spec.replace(found["model"], Path(found["model"]).name)
+        self._options = _options(found["options"])
 
-    def _fetch(self, kind: str, texts: Sequence[str]) -> SparseVectors:
-        rows = self._encodings.fetch(kind, texts, lambda chunk: _packed(self._encoder.encode(chunk, kind=kind)))
-        vectors = SparseVectors.from_rows(map(_unpacked, rows), self._vocab.fingerprint)
+    def vectors(self, collection: Collection) -> tuple[SparseVectors, SparseVectors]:
+        """Of its queries, and of its documents after pruning; of the view asked for."""
+        queries, documents = (self._seen(vectors) for vectors in super().vectors(collection))
+        limits = {option: limit for option, limit in self._options.items() if option != "view"}
+        if (terms := limits.pop("terms", None)) is not None:
+            limits["mass"] = _mass_for(documents, terms)
+        return queries, Pruning(**limits)(documents)
+
+    def _seen(self, vectors: SparseVectors) -> SparseVectors:
         view = self._options.get("view")
         if view is None:
             return vectors
-        is_pivot = vectors.terms < len(self._vocab.pivot)
+        is_pivot = vectors.terms < len(self.encoder.vocab.pivot)
         return vectors.select(is_pivot if view == "pivot" else ~is_pivot)
-
-    def _pruned(self, documents: SparseVectors) -> SparseVectors:
-        options = {option: limit for option, limit in self._options.items() if option != "view"}
-        if (terms := options.pop("terms", None)) is not None:
-            options["mass"] = _mass_for(documents, terms)
-        prune = Pruning(**options)
-        return prune(documents) if prune else documents
 
 
 def _encoder(kind: str, model: str | None, threads: int | None) -> Any:
@@ -115,13 +89,3 @@ def _mass_for(documents: SparseVectors, terms: float) -> float:
         else:
             low = middle
     return high if low == 0.0 else low
-
-
-def _packed(vectors: SparseVectors) -> list[bytes]:
-    rows = (vectors.row(index) for index in range(len(vectors)))
-    return [terms.tobytes() + weights.tobytes() for terms, weights in rows]
-
-
-def _unpacked(row: bytes) -> tuple[np.ndarray, np.ndarray]:
-    half = len(row) // 2
-    return np.frombuffer(row[:half], np.uint32), np.frombuffer(row[half:], np.float32)

@@ -2,9 +2,9 @@
 
     python scripts/release_calibrate.py EXPORTED_FOLDER OUT.json FOLDER ...
 
-Training leaves thousands of raw maxima just below 0, where the rounding of int8 or bfloat16 lets them speak: long vectors
-of noise. A bias lowered by `shift` silences them. No text is encoded twice: a weight w = log(1 + r) of the pivot view
-becomes log(1 + max(r - shift, 0)), which is what the model with the lower bias gives.
+Training leaves thousands of raw maxima just below 0, where the rounding of int8 or bfloat16 lets them speak: vectors
+full of noise. A bias lowered by `shift` silences them. No text is encoded twice: a weight w = log(1 + r) of the pivot
+view becomes log(1 + max(r - shift, 0)), which is what the model with the lower bias gives.
 """
 
 from __future__ import annotations

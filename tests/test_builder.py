@@ -282,7 +282,7 @@ def test_bad_documents_change_nothing(tmp_path):
 
 
 def test_an_unknown_precision_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="f32, u8, got 'f16'"):
+    with pytest.raises(BadInput, match="f32, u16, u8, got 'f16'"):
         IndexBuilder(tmp_path / "i", VOCAB, precision="f16")
     assert not list(tmp_path.iterdir())
 

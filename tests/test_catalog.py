@@ -6,11 +6,12 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polylex.catalog import Catalog, FileEntry
+from polylex.catalog import Catalog, Deleted, FileEntry
 from polylex.errors import (
     BadInput,
     CorruptIndex,
@@ -23,6 +24,7 @@ from polylex.errors import (
 )
 
 ENTRY = FileEntry(0, 2, 9, "segment-0", 100, "ff" * 32)
+ROWS = np.array([0, 1])
 FIELDS = [{"text": "Ünï 字", "n": [1, 2.5, None, True]}, {}]
 
 
@@ -53,12 +55,12 @@ def test_what_was_written_is_read_back(tmp_path):
     assert catalog.record("a").fields == FIELDS[0]
     assert catalog.ids([1, 7]) == {1: "b"}
     assert [record.id for record in catalog.records_between(1, 9)] == ["b"]
-    assert catalog.faults() == []
+    assert catalog.faults([ROWS]) == []
 
 
 def test_another_program_reads_it_with_the_tables_of_the_format_page(tmp_path):
     connection = sqlite3.connect(complete(tmp_path / "c"))
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
     assert connection.execute("PRAGMA application_id").fetchone() == (int.from_bytes(b"PLX1", "big"),)
     text = '{"text":"Ünï 字","n":[1,2.5,null,true]}'
     assert connection.execute("SELECT * FROM documents").fetchall() == [
@@ -205,8 +207,8 @@ def test_a_missing_catalog_is_not_made_by_reading(tmp_path):
 def test_other_versions_and_other_programs_files_are_refused(tmp_path):
     path = complete(tmp_path / "c")
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(UnknownFormat, match="version 2, this release reads 1"):
+    connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(UnknownFormat, match="version 3, this release reads 1 and 2"):
         Catalog.read(path)
     connection.execute("PRAGMA application_id = 7")
     connection.close()
@@ -258,7 +260,7 @@ def test_changed_documents_are_noticed_on_reading_and_by_faults(tmp_path, change
     catalog = Catalog.read(path)
     with pytest.raises(CorruptIndex, match=fault):
         catalog.records([0, 1])
-    assert len(catalog.faults()) == 1
+    assert len(catalog.faults([ROWS])) == 1
 
 
 def test_no_flipped_byte_goes_unnoticed_and_none_makes_another_kind_of_error(tmp_path):
@@ -271,7 +273,7 @@ def test_no_flipped_byte_goes_unnoticed_and_none_makes_another_kind_of_error(tmp
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x21]) + whole[at + 1 :])
         try:
             catalog = Catalog.read(path)
-            faults = catalog.faults()
+            faults = catalog.faults([ROWS])
             read = json.dumps([record.fields for record in catalog.records([0, 1])])
             by_id = [catalog.record(id).row for id in "ab"]
         except PolylexError:

@@ -216,7 +216,7 @@ def test_info_says_what_the_index_is(folder):
     assert info.terms_per_document == postings / 40
     assert info.bytes == sum(file.stat().st_size for file in folder.iterdir())
     assert (info.encoder, info.weights_id, info.settings) == ("mini", "w1", {"a": [1]})
-    assert (info.vocab, info.precision, info.format_version, info.path) == (VOCAB.fingerprint, "f32", 1, folder)
+    assert (info.vocab, info.precision, info.format_version, info.path) == (VOCAB.fingerprint, "f32", 2, folder)
     assert info.created.endswith("+00:00")
 
 

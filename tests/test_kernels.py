@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polylex import kernels
-from polylex.errors import CorruptIndex
+from polylex.errors import BadInput, CorruptIndex
 from polylex.kernels import BLOCK, SegmentTable, positions
 from polylex.postings import Segment, invert
 from polylex.vectors import SparseVectors
@@ -32,8 +32,11 @@ def vectors_of(rows):
     return SparseVectors.from_rows(pairs, "v")
 
 
-def segment_of(rows, first_row=0, precision="f32", **changed):
-    arrays = {**invert(vectors_of(rows), precision), **changed}
+NEVER = BLOCK + 1
+
+
+def segment_of(rows, first_row=0, precision="f32", dense_from=None, **changed):
+    arrays = {**invert(vectors_of(rows), precision, dense_from=dense_from), **changed}
     return Segment(Path("some-segment"), first_row, len(rows), **arrays, vocab="v")
 
 
@@ -81,12 +84,13 @@ vectors = st.dictionaries(st.integers(0, 9), small_weights, max_size=5)
     segments=st.lists(st.lists(vectors, min_size=1, max_size=8), min_size=1, max_size=4),
     queries=st.lists(vectors, max_size=3),
     k=st.integers(1, 12),
+    dense_from=st.sampled_from([1, 2, 4, NEVER]),
 )
 @pytest.mark.parametrize("compiled", ENGINES)
-def test_results_are_those_of_brute_force_bit_for_bit(segments, queries, k, compiled):
+def test_results_are_those_of_brute_force_bit_for_bit(segments, queries, k, dense_from, compiled):
     rows = [row for segment in segments for row in segment]
     firsts = np.cumsum([0, *map(len, segments)]).tolist()
-    table = SegmentTable([segment_of(*pair) for pair in zip(segments, firsts[:-1], strict=True)])
+    table = SegmentTable([segment_of(*pair, dense_from=dense_from) for pair in zip(segments, firsts[:-1], strict=True)])
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr(kernels, "_library", None)
@@ -94,22 +98,66 @@ def test_results_are_those_of_brute_force_bit_for_bit(segments, queries, k, comp
     assert found == [brute_force(rows, query, k) for query in queries]
 
 
+def zipf_rows(count, seed):
+    """Documents of a dozen terms; term 0 is in most of them, term 40 in few."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        terms = np.minimum(draw.geometric(0.12, 12) - 1, 40).tolist()
+        rows.append(dict(zip(terms, draw.lognormal(0, 0.7, 12).astype(np.float32).tolist(), strict=True)))
+    return rows
+
+
+LONG = zipf_rows(6000, 5)
+
+
+def long_table(precision, dense_from):
+    return SegmentTable(
+        [segment_of(LONG[:4100], 0, precision, dense_from), segment_of(LONG[4100:], 4100, precision, dense_from)]
+    )
+
+
+def same(a, b):
+    return all(one.tobytes() == other.tobytes() for one, other in zip(a, b, strict=True))
+
+
 @pytest.mark.skipif(not kernels.compiled(), reason="no C compiler built them")
-@pytest.mark.parametrize("precision", ["f32", "u8"])
-@pytest.mark.parametrize("k", [1, 10, 3000])
-def test_c_and_numpy_agree_bit_for_bit_on_long_runs(monkeypatch, precision, k):
-    draw = np.random.default_rng(5)
-    rows = [
-        dict(zip(draw.integers(0, 40, 12).tolist(), draw.exponential(1, 12).astype(np.float32).tolist(), strict=True))
-        for _ in range(2500)
-    ]
-    table = SegmentTable([segment_of(rows[:1500], 0, precision), segment_of(rows[1500:], 1500, precision)])
-    queries = vectors_of(rows[::300])
-    compiled = table.top(queries, k)
+@pytest.mark.parametrize("precision", ["f32", "u16", "u8"])
+@pytest.mark.parametrize("dense_from", [1, 600, NEVER])
+def test_c_and_numpy_agree_bit_for_bit_on_long_runs(monkeypatch, precision, dense_from):
+    table, queries = long_table(precision, dense_from), vectors_of(LONG[::700])
+    allowed = [np.packbits(np.arange(4100) % 3 > 0, bitorder="little"), packed(*range(0, 1900, 40), count=1900)]
+    cases = [(k, bits) for k in (1, 10, 3000, 6000) for bits in (None, allowed)]
+    compiled = [table.top(queries, k, allowed=bits) for k, bits in cases]
     monkeypatch.setattr(kernels, "_library", None)
-    plain = table.top(queries, k)
-    assert compiled[0].tobytes() == plain[0].tobytes()
-    assert compiled[1].tobytes() == plain[1].tobytes()
+    plain = [table.top(queries, k, allowed=bits) for k, bits in cases]
+    assert all(map(same, compiled, plain))
+    assert (compiled[-2][0] >= 0).sum() > 20_000  # most documents share a term with each query
+
+
+@pytest.mark.parametrize("precision", ["f32", "u16", "u8"])
+@pytest.mark.parametrize("factor", [1e-38, 1e-25, 1.0, 1e18, 3e37])
+def test_planes_change_no_result_however_small_or_great_the_weights(engine, precision, factor):
+    queries = SparseVectors.concat([vectors_of([{0: 1.0}]), vectors_of(LONG[:3])])
+    queries = SparseVectors(queries.indptr, queries.terms, queries.weights * np.float32(factor), "v")
+    for k in (3, 100):
+        sparse = long_table(precision, NEVER).top(queries, k)
+        assert same(long_table(precision, 500).top(queries, k), sparse)
+    assert np.isinf(sparse[1]).any() == (factor > 1e37)
+
+
+def test_documents_with_equal_scores_come_in_the_order_of_rows_from_planes_too(engine):
+    rows = [{1: 1.5, 2: 0.25} if row % 2 else {1: 1.5} for row in range(300)]
+    table = SegmentTable([segment_of(rows, 0, dense_from=1), segment_of(rows, 300, dense_from=1)])
+    assert hits(table.top(vectors_of([{1: 2.0}]), 4)) == [[(row, 3.0) for row in range(4)]]
+    assert hits(table.top(vectors_of([{1: 2.0, 2: 4.0}]), 3)) == [[(row, 4.0) for row in (1, 3, 5)]]
+
+
+def test_a_query_may_have_more_dense_terms_than_plane_sums_can_hold(engine):
+    row = {term: 1.0 + term % 3 for term in range(300)}
+    rows = [{term: weight for term, weight in row.items() if (term + at) % 5} for at in range(70)]
+    dense = SegmentTable([segment_of(rows, dense_from=1)])
+    assert same(dense.top(vectors_of([row]), 9), SegmentTable([segment_of(rows)]).top(vectors_of([row]), 9))
 
 
 def test_a_part_of_the_segments_can_be_searched(engine):
@@ -117,6 +165,67 @@ def test_a_part_of_the_segments_can_be_searched(engine):
     query = vectors_of([{1: 1.0}])
     assert hits(table.top(query, 9, slice(1, 3))) == [[(1, 1.0), (2, 1.0)]]
     assert hits(table.top(query, 9, slice(2, 2))) == [[]]
+
+
+def packed(*rows, count):
+    mask = np.zeros(count, bool)
+    mask[list(rows)] = True
+    return np.packbits(mask, bitorder="little")
+
+
+def test_only_allowed_documents_are_hits(engine):
+    rows = [{1: 1.0}, {1: 5.0}, {1: 3.0}, {1: 4.0}]
+    table = SegmentTable([segment_of(rows), segment_of(rows, 4), segment_of(rows, 8)])
+    query = vectors_of([{1: 1.0}])
+    allowed = [packed(0, 2, count=4), None, packed(count=4)]
+    assert hits(table.top(query, 9, allowed=allowed)) == [[(5, 5.0), (7, 4.0), (2, 3.0), (6, 3.0), (0, 1.0), (4, 1.0)]]
+    assert hits(table.top(query, 1, slice(0, 1), allowed)) == [[(2, 3.0)]]
+    assert hits(table.top(query, 1, slice(2, 3), allowed)) == [[]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(vectors, st.booleans()), min_size=1, max_size=80),
+    query=vectors,
+    k=st.integers(1, 9),
+    dense_from=st.sampled_from([1, NEVER]),
+)
+@pytest.mark.parametrize("compiled", ENGINES)
+def test_filtered_results_are_those_of_brute_force_over_the_allowed(rows, query, k, dense_from, compiled):
+    rows, mask = zip(*rows, strict=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            patch.setattr(kernels, "_library", None)
+        found = hits(
+            SegmentTable([segment_of(rows, 3, dense_from=dense_from)]).top(
+                vectors_of([query]), k, allowed=[np.packbits(mask, bitorder="little")]
+            )
+        )
+    expected = brute_force([row if wanted else {} for row, wanted in zip(rows, mask, strict=True)], query, k)
+    assert found == [[(row + 3, score) for row, score in expected]]
+
+
+def test_bits_beyond_the_last_document_mean_nothing(engine):
+    table = SegmentTable([segment_of([{1: 1.0}] * 3)])
+    assert hits(table.top(vectors_of([{1: 1.0}]), 9, allowed=[np.array([0xFC], np.uint8)])) == [[(2, 1.0)]]
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        [],
+        [None, None],
+        [np.zeros(1, np.uint8)],
+        [np.zeros(3, np.uint8)],
+        [np.zeros(9, bool)],
+        [np.zeros((1, 2), np.uint8)],
+        [np.zeros(4, np.uint8)[::2]],
+    ],
+)
+def test_bitmaps_that_do_not_fit_the_segments_are_refused(engine, allowed):
+    table = SegmentTable([segment_of([{1: 1.0}] * 9)])
+    with pytest.raises(BadInput, match="allowed"):
+        table.top(vectors_of([{1: 1.0}]), 1, allowed=allowed)
 
 
 def test_documents_at_both_ends_of_a_full_segment_are_found(engine):
@@ -134,11 +243,14 @@ def test_scores_that_overflow_or_vanish_keep_their_order(engine):
     assert hits(table.top(vectors_of([{1: 1e-30}]), 3))[0][-1][0] == 1  # 1e-60 is 0 in float32: no hit
 
 
-def test_positions_finds_the_postings_of_wanted_documents(engine):
-    wanted = np.zeros(BLOCK, bool)
-    wanted[[2, BLOCK - 1]] = True
-    assert positions(np.array([2, 3, BLOCK - 1, 2], np.uint16), wanted).tolist() == [0, 2, 3]
-    assert positions(np.zeros(0, np.uint16), wanted).tolist() == []
+@pytest.mark.parametrize("others", [[], range(1000, 1010)])  # a few documents, and more
+def test_positions_finds_the_postings_of_some_documents(engine, others):
+    documents = np.array([2, BLOCK - 1, *others])
+    offsets = np.zeros(200, np.uint16)
+    offsets[[0, 70, 150, 199]] = [2, 3, BLOCK - 1, 2]
+    assert positions(offsets, documents).tolist() == [0, 150, 199]
+    assert positions(offsets, documents[:1]).tolist() == [0, 199]
+    assert positions(offsets[:0], documents).tolist() == []
 
 
 # -- hostile segments ----------------------------------------------------------------------------
@@ -152,22 +264,36 @@ def test_a_run_outside_of_the_postings_is_an_error_that_names_the_file(engine, s
         table.top(vectors_of([{1: 1.0, 2: 1.0}]), 3)
 
 
+numbers = st.integers(0, 6) | st.integers(0, 2**32 - 1)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     terms=st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=3),
-    starts=st.lists(st.integers(0, 6) | st.integers(0, 2**32 - 1), min_size=4, max_size=4),
+    starts=st.lists(numbers, min_size=4, max_size=4),
+    bounds=st.lists(st.floats(width=32), min_size=3, max_size=3),
+    dense=st.lists(numbers, max_size=2),
+    before=st.lists(numbers, min_size=3, max_size=3),
+    planes=st.binary(min_size=128, max_size=128),
+    ranks=st.lists(st.integers(0, BLOCK - 1), min_size=2, max_size=2),
     offsets=st.lists(st.integers(0, BLOCK - 1), min_size=5, max_size=5),
-    weights=st.lists(st.floats(width=32), min_size=5, max_size=5),
+    weights=st.lists(st.floats(width=32), min_size=5, max_size=5) | st.binary(min_size=5, max_size=5),
     query=st.dictionaries(st.integers(0, 9) | st.integers(0, 2**32 - 1), small_weights, max_size=8),
 )
-def test_no_content_of_a_segment_leads_out_of_bounds(terms, starts, offsets, weights, query):
+def test_no_content_of_a_segment_leads_out_of_bounds(
+    terms, starts, bounds, dense, before, planes, ranks, offsets, weights, query
+):
     query = {**query, **dict.fromkeys(terms, 1.0)}
     arrays = {
         "terms": np.array(terms, np.uint32),
         "starts": np.array(starts, np.uint32),
-        "bounds": np.ones(3, np.float32),
+        "bounds": np.array(bounds, np.float32),
+        "dense": np.array(dense, np.uint32),
+        "before": np.array(before[: len(dense) + 1], np.uint32),
+        "planes": np.frombuffer(planes, np.uint8)[: 64 * len(dense)],
+        "ranks": np.array(ranks[: len(dense)], np.uint16),
         "offsets": np.array(offsets, np.uint16),
-        "weights": np.array(weights, np.float32),
+        "weights": np.frombuffer(weights, np.uint8) if isinstance(weights, bytes) else np.array(weights, np.float32),
     }
     table = SegmentTable([Segment(Path("some-segment"), 7, 3, **arrays, vocab="v")])
     try:

@@ -40,7 +40,8 @@ def test_a_saved_model_reads_back_to_the_same_vectors(saved):
 
 def test_a_folder_holds_just_these_files_and_names_its_weights(saved):
     assert sorted(path.name for path in saved.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "pivot.txt", "tokenizer.json",
+        "README.md", "config.json", "config_sentence_transformers.json", "model.safetensors", "modules.json",
+        "pivot.txt", "tokenizer.json",
     ]  # fmt: skip
     config = ModelConfig.read(saved)
     assert config.pivot_vocabulary == "pivot.txt"

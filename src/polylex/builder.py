@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -18,14 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast, get_args
 
-from polylex.catalog import HOLDER, NAME, Catalog, FileEntry
+from polylex.catalog import NAME, Catalog, FileEntry, settle
 from polylex.errors import BadInput, BadVectors, CorruptIndex, IndexExists, UnfinishedBuild, UnknownFormat
 from polylex.kernels import BLOCK
+from polylex.locks import WriterLock
 from polylex.postings import Precision, rows_between, write_segment
 from polylex.storage import (
     full_disk_named,
-    is_temporary,
+    is_ours,
     load_vectors,
+    remove_unnamed,
     sync_folder,
     vocab_name,
     write_vectors,
@@ -33,8 +34,6 @@ from polylex.storage import (
 )
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab
-
-_OURS = re.compile(r"(chunk|segment|vocab)-[0-9a-f]{16}\.(safetensors|json\.gz)")
 
 
 class IndexBuilder:
@@ -64,7 +63,8 @@ class IndexBuilder:
         encoder     name of the model, for people
         weights_id  identity of its weights, so that another model's queries are refused
         settings    anything in JSON that two runs must agree on to be one build; kept in the index
-        precision   "f32", or "u8": about half the size, each weight rounded to 1/255 of its term's greatest
+        precision   "f32"; or "u16": two thirds of the size, each weight rounded to 1/512 of itself at most;
+                    or "u8": about half the size, each weight rounded to 1/255 of its term's greatest
         overwrite   replace what is there, an index as well as an interrupted build with other settings
 
         Raises IndexExists, UnfinishedBuild, IndexLocked, StorageFull.
@@ -106,7 +106,7 @@ class IndexBuilder:
         return Catalog.write(self.folder / NAME)
 
     def _continue_or_begin(self) -> None:
-        if not len(self):
+        if not len(self) or self._is_lost():
             return self.restart()
         stored = self._catalog.meta
         other = [
@@ -122,6 +122,13 @@ class IndexBuilder:
                 "continue it, pass overwrite=True (--overwrite) to begin anew, or remove that folder"
             )
         return self.restart()
+
+    def _is_lost(self) -> bool:
+        """Whether a complete build was interrupted when half of its files were in place, and a writer removed these."""
+        files = [entry.file for entry in self._catalog.segments]
+        return not self._catalog.building and not all(
+            (self.folder / file).exists() or (self.path / file).exists() for file in files
+        )
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -182,8 +189,7 @@ class IndexBuilder:
                 f"{len(ids)} ids, {len(fields)} fields and {len(vectors)} vectors; give one of each a document"
             )
         vectors.require(self._vocab.fingerprint, f"the index {self.path}")
-        if vectors.nnz and int(vectors.terms.max()) >= len(self._vocab):
-            raise BadVectors(f"term id {int(vectors.terms.max())} is not in the vocabulary of {len(self._vocab)} terms")
+        require_terms(vectors, len(self._vocab))
 
     def _write_chunk(self, vectors: SparseVectors, first_row: int) -> FileEntry:
         written = write_vectors(self.folder, lambda digest: f"chunk-{digest[:16]}.safetensors", vectors)
@@ -233,12 +239,12 @@ class IndexBuilder:
             self._seal(1)
             with self._catalog.transaction():
                 self._catalog.set_meta("progress", None)
+                self._catalog.set_meta("terms", str(len(self._vocab)))
                 self._catalog.set_meta("created", datetime.now(timezone.utc).isoformat(timespec="seconds"))
                 self._catalog.complete()
             self._remove_orphans()
         _check_target(self.path, self._overwrite)
         self._catalog.close()
-        (self.folder / HOLDER).unlink(missing_ok=True)
         with full_disk_named(self.path):
             self._publish()
 
@@ -254,25 +260,28 @@ class IndexBuilder:
 
     def _replace(self) -> None:
         """Move the files beside the old ones, then the catalog over the old one: that is the moment of change."""
-        for file in sorted(self.folder.iterdir()):
-            if _OURS.fullmatch(file.name):
-                os.replace(file, self.path / file.name)
-        sync_folder(self.path)
-        for suffix in ("-journal", "-wal", "-shm"):  # of the old catalog: SQLite would apply them to the new one
-            (self.path / f"{NAME}{suffix}").unlink(missing_ok=True)
-        os.replace(self.folder / NAME, self.path / NAME)
-        sync_folder(self.path)
-        _remove_unnamed(
-            self.path, {entry.file for entry in self._catalog.segments} | {vocab_name(self._vocab.fingerprint)}
-        )
+        with WriterLock(self.path):
+            for file in sorted(self.folder.iterdir()):
+                if is_ours(file.name):
+                    os.replace(file, self.path / file.name)
+            sync_folder(self.path)
+            with suppress(CorruptIndex):  # what is damaged is replaced all the same
+                settle(self.path / NAME)
+            for suffix in ("-journal", "-wal", "-shm"):  # of the old catalog: SQLite would apply them to the new one
+                (self.path / f"{NAME}{suffix}").unlink(missing_ok=True)
+            os.replace(self.folder / NAME, self.path / NAME)
+            sync_folder(self.path)
+            remove_unnamed(
+                self.path, {entry.file for entry in self._catalog.segments} | {vocab_name(self._vocab.fingerprint)}
+            )
         with suppress(OSError):
             self.folder.rmdir()
 
     def discard(self) -> None:
         """Give the build up: remove its folder."""
         self._catalog.close()
-        _remove_unnamed(self.folder, set())
-        for name in (NAME, f"{NAME}-journal", HOLDER):
+        remove_unnamed(self.folder, set())
+        for name in (NAME, f"{NAME}-journal"):
             (self.folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
@@ -294,7 +303,7 @@ class IndexBuilder:
     def _remove_orphans(self) -> None:
         """Remove files that the catalog does not name: what a killed or failed run wrote last."""
         named = {entry.file for entry in (*self._catalog.segments, *self._catalog.chunks)}
-        _remove_unnamed(self.folder, named | {vocab_name(self._vocab.fingerprint)})
+        remove_unnamed(self.folder, named | {vocab_name(self._vocab.fingerprint)})
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
@@ -308,11 +317,10 @@ def _check_target(path: Path, overwrite: bool) -> None:
         raise IndexExists(f"{path} exists and is not an index; give the path of a folder that does not exist yet")
 
 
-def _remove_unnamed(folder: Path, named: set[str]) -> None:
-    """Remove the files of `folder` that a builder wrote and that are not `named`; nothing of anybody else."""
-    for file in folder.iterdir():
-        if is_temporary(file.name) or (_OURS.fullmatch(file.name) and file.name not in named):
-            file.unlink(missing_ok=True)
+def require_terms(vectors: SparseVectors, terms: int) -> None:
+    """Raise BadVectors unless every term is one of a vocabulary of that many."""
+    if vectors.nnz and int(vectors.terms.max()) >= terms:
+        raise BadVectors(f"term id {int(vectors.terms.max())} is not in the vocabulary of {terms} terms")
 
 
 def _fitting(chunks: Sequence[FileEntry]) -> Iterator[FileEntry]:

@@ -3,8 +3,10 @@
     PolylexError
     ├── BadInput (ValueError)            a record, text, file or argument that cannot be used
     │   ├── BadRecord                    one line or row of an input; carries `source`, `line` and `reason`
+    │   ├── BadFilter                    an expression over fields that cannot be read; points at the place
     │   ├── TextTooLong                  a text over the caller's limit of characters
     │   │   └── RecordTooLong            the same, of a line or row; a BadRecord too
+    │   ├── OutOfReach                   a target that no pruning meets; says what is possible
     │   └── DuplicateId                  two documents with one id
     │       └── DuplicateRecord          the same, of a line or row; a BadRecord too
     ├── BadVectors (ValueError)          arrays that break the contract of SparseVectors
@@ -20,6 +22,9 @@
     ├── UnknownFormat (ValueError)       a format version this release cannot read
     ├── DocumentNotFound (LookupError)   no document with that id
     ├── StorageFull (OSError)            the disk is full; nothing was half-written
+    ├── Unfit (ValueError)               vectors that an engine would refuse, or change without saying so
+    ├── EngineError (RuntimeError)       a search engine said no; what it said is in the message
+    │   └── EngineUnreachable            it is not there, too slow or overloaded: trying again may help
     ├── MissingExtra (ImportError)       an optional dependency; names the pip line
     └── RunStopped (RuntimeError)        a training run that must not go on
         ├── DivergedRun                  its loss or gradient is no number any more
@@ -29,6 +34,9 @@ Each message gives the value, what was expected, and what to do next.
 """
 
 from __future__ import annotations
+
+import re
+from unicodedata import east_asian_width
 
 
 class PolylexError(Exception):
@@ -52,8 +60,29 @@ class BadRecord(BadInput):
         self.source, self.line, self.reason = source, line, reason
 
 
+class BadFilter(BadInput):
+    """An expression over document fields that cannot be read.
+
+    reason  str  what is wrong and what was expected
+    text    str  the expression; "" where it does not matter
+    at      int  character of `text` at which it went wrong, from 0
+    """
+
+    def __init__(self, reason: str, text: str, at: int) -> None:
+        before, after = (re.sub(r"\s", " ", part) for part in (text[max(0, at - 30) : at], text[at : at + 30]))
+        # As wide as what stands above it, where Chinese characters take two columns.
+        blank = "".join("\u3000" if east_asian_width(char) in "WF" else " " for char in before)
+        place = f"\n  {before}{after}\n  {blank}^" if text else ""
+        super().__init__(f"the filter cannot be read at character {at + 1}: {reason}{place}")
+        self.reason, self.text, self.at = reason, text, at
+
+
 class TextTooLong(BadInput):
     """A text with more characters than the caller allows."""
+
+
+class OutOfReach(BadInput):
+    """A target of size, latency or quality that no pruning meets."""
 
 
 class DuplicateId(BadInput):
@@ -118,6 +147,18 @@ class DocumentNotFound(PolylexError, LookupError):
 
 class StorageFull(PolylexError, OSError):
     """The disk is full; what was there before is untouched."""
+
+
+class Unfit(PolylexError, ValueError):
+    """Vectors that an engine or format would refuse, or change without saying so."""
+
+
+class EngineError(PolylexError, RuntimeError):
+    """A search engine refused what was asked; what it said is in the message."""
+
+
+class EngineUnreachable(EngineError):
+    """A search engine is not there, answers too slowly or is overloaded: trying again may help."""
 
 
 class MissingExtra(PolylexError, ImportError):

@@ -2,6 +2,10 @@
 
 evaluation = evaluate(run, collection.judgments, ["nDCG@10", "R@100"], languages=collection.query_languages)
 evaluation.mean()["nDCG@10"], evaluation.by_language()["sw"], evaluation.missing
+language_matrix(run, collection, ["nDCG@10"])["nDCG@10"].cell("sw", "en")
+
+Ties: the order in which a run lists its documents is the ranking (`read_run` sorts by score, equal scores by rank).
+Other programs sort again, by score and then by document id, and may differ in ties.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polylex.collection import Collection
 from polylex.errors import BadInput, MissingExtra
 
 DEFAULT_MEASURES = ("nDCG@10", "R@100")
@@ -46,26 +51,113 @@ class Evaluation:
         of_query = np.array(self.languages, dtype=object)
         return {language: self._mean(of_query == language) for language in sorted(set(self.languages))}
 
-    def macro(self, languages: Iterable[str] | None = None) -> dict[str, float]:
+    def macro(self, languages: Iterable[str] | None = None, *, absent_as_zero: bool = False) -> dict[str, float]:
         """Of every measure the mean of the languages' means: each counts the same, however many queries it has.
 
-        languages  those that the mean is over; all by default. Raises BadInput for one without a judged query: a mean
-                   over fewer languages than asked for would pass for the whole.
+        languages       those that the mean is over; all by default. One without a judged query raises BadInput: a mean
+                        over fewer languages than asked for would pass for the whole.
+        absent_as_zero  it counts 0 instead; `absent` names it
         """
         means = self.by_language()
         wanted = list(means) if languages is None else list(languages)
-        for language in wanted:
-            if language not in means:
-                raise BadInput(
-                    f"no judged query in language {language!r}; there are {', '.join(map(repr, means))}. "
-                    "Leave it out, or add its queries and judgments."
-                )
+        for language in () if absent_as_zero else self.absent(wanted):
+            raise BadInput(
+                f"no judged query in language {language!r}; there are {', '.join(map(repr, means))}. "
+                "Leave it out, or add its queries and judgments."
+            )
         if not wanted or len(set(wanted)) != len(wanted):
             raise BadInput(f"a macro mean needs one language at least, each one time, got {wanted}")
-        return {measure: float(np.mean([means[name][measure] for name in wanted])) for measure in self.measures}
+        zeros = dict.fromkeys(self.measures, 0.0)
+        return {
+            measure: float(np.mean([means.get(name, zeros)[measure] for name in wanted])) for measure in self.measures
+        }
+
+    def absent(self, languages: Iterable[str]) -> tuple[str, ...]:
+        """Those of `languages` in which no query is judged."""
+        spoken = set(self.languages)
+        return tuple(language for language in languages if language not in spoken)
 
     def _mean(self, rows: NDArray[np.bool_]) -> dict[str, float]:
         return dict(zip(self.measures, self.values[rows].mean(axis=0).tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LanguageMatrix:
+    """One measure by language of the query (rows) and of the documents (columns).
+
+    queries, documents  [Lq], [Ld]   languages, sorted; "" where unknown
+    values              [Lq, Ld]     float64; nan where no query of the row has a relevant document in the column
+    counts              [Lq, Ld]     int64, queries behind each value
+    """
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    values: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    def cell(self, query: str, document: str) -> float:
+        """The mean of one pair of languages; nan where nothing is judged."""
+        return float(self.values[self.queries.index(query), self.documents.index(document)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, ready for JSON; None for a cell without queries."""
+        cells = [
+            [value if count else None for value, count in zip(*row, strict=True)]
+            for row in zip(self.values.tolist(), self.counts.tolist(), strict=True)
+        ]
+        return {
+            "query_languages": list(self.queries),
+            "document_languages": list(self.documents),
+            "values": cells,
+            "queries": self.counts.tolist(),
+        }
+
+
+def language_matrix(
+    run: Mapping[str, Sequence[tuple[str, float]]],
+    collection: Collection,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+) -> dict[str, LanguageMatrix]:
+    """Of every measure its mean for each pair of languages: how well queries in one find documents in another.
+
+    For a column the documents of all other languages are taken out of rankings and judgments, so that a cell does not
+    depend on what the rankings hold in other languages; what stands below the depth of the run is not seen. A query
+    counts in a column where it has a relevant document, also if the run has nothing for it.
+
+    Raises as `evaluate` does.
+    """
+    spoken, written = collection.query_languages, collection.document_languages
+    rows = tuple(sorted({spoken.get(query, "") for query in collection.judgments}))
+    columns = tuple(sorted(set(written.values()))) or ("",)
+    values = {measure: np.full((len(rows), len(columns)), np.nan) for measure in measures}
+    counts = np.zeros((len(rows), len(columns)), np.int64)
+    for column, language in enumerate(columns):
+        judged = {
+            query: here
+            for query, grades in collection.judgments.items()
+            if any((here := _of_language(grades, written, language)).values())
+        }
+        if not judged:
+            continue
+        found = {query: [hit for hit in run.get(query, ()) if written.get(hit[0], "") == language] for query in judged}
+        evaluation = evaluate(found, judged, measures, languages=spoken)
+        of_query = np.array(evaluation.languages, dtype=object)
+        for language_of_query, means in evaluation.by_language().items():
+            row = rows.index(language_of_query)
+            counts[row, column] = int((of_query == language_of_query).sum())
+            for measure in measures:
+                values[measure][row, column] = means[measure]
+    return {measure: LanguageMatrix(rows, columns, values[measure], counts) for measure in measures}
+
+
+def _of_language(grades: Mapping[str, int], written: Mapping[str, str], language: str) -> dict[str, int]:
+    return {document: grade for document, grade in grades.items() if written.get(document, "") == language}
+
+
+def depth(measures: Sequence[str]) -> int:
+    """How many documents a run needs for these measures: the deepest cut-off, at least 100; 1,000 for one without."""
+    cutoffs = [_parse(name).params.get("cutoff") for name in measures]
+    return max(100, *(1000 if cutoff is None else int(cutoff) for cutoff in cutoffs))
 
 
 def evaluate(

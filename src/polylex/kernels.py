@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from polylex.errors import CorruptIndex
+from polylex.errors import BadInput, CorruptIndex
 
 if TYPE_CHECKING:
     from polylex.postings import Segment
@@ -22,15 +22,22 @@ if TYPE_CHECKING:
 
 BLOCK = 65_536  # documents of a segment at most: what a 16-bit offset can tell apart
 
+# Per segment the documents that may be hits, uint8 [ceil(rows / 8)], one bit each as numpy.packbits(...,
+# bitorder="little") makes them; None where all may be.
+Allowed = Sequence[NDArray[np.uint8] | None]
+
+_FEW = 4  # documents that are looked for one by one
+
 _POINTER, _COUNT = ctypes.c_void_p, ctypes.c_int64
+_ARRAYS = ("terms", "starts", "bounds", "dense", "before", "planes", "ranks", "offsets", "weights")
 
 
 class _Segment(ctypes.Structure):
     """`Segment` of _kernels.c."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("terms", "starts", "bounds", "offsets", "weights")),
-        *((name, _COUNT) for name in ("runs", "postings", "rows", "first_row", "weight_size")),
+        *((name, _POINTER) for name in _ARRAYS),
+        *((name, _COUNT) for name in ("runs", "plane_count", "sparse", "postings", "rows", "first_row", "weight_size")),
     )
 
 
@@ -42,14 +49,18 @@ def _load() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(str(_kernels.__file__))
     library.polylex_search.restype = _COUNT
-    library.polylex_search.argtypes = [_POINTER, _COUNT, _POINTER, _POINTER, _POINTER, _COUNT, _COUNT, *[_POINTER] * 4]
+    library.polylex_search.argtypes = [_POINTER, _COUNT, *[_POINTER] * 4, *[_COUNT] * 2, *[_POINTER] * 4]
+    library.polylex_scratch_bytes.restype = _COUNT
+    library.polylex_scratch_bytes.argtypes = [_COUNT]
     library.polylex_positions.restype = _COUNT
     library.polylex_positions.argtypes = [_POINTER, _COUNT, _POINTER, _POINTER]
+    library.polylex_positions_of.restype = _COUNT
+    library.polylex_positions_of.argtypes = [_POINTER, _COUNT, ctypes.c_uint16, _POINTER]
     return library
 
 
 _library = _load()
-_scratch = threading.local()  # one score a document of a segment; kept, as 256 KiB cost more to map than to clear
+_scratch = threading.local()  # memory of the kernel; kept, as a megabyte costs more to map than to use
 
 
 def compiled() -> bool:
@@ -66,19 +77,24 @@ class SegmentTable:
         self._table = (_Segment * len(self.segments))(*map(_describe, self.segments))
 
     def top(
-        self, queries: SparseVectors, k: int, part: slice = slice(None)
+        self, queries: SparseVectors, k: int, part: slice = slice(None), allowed: Allowed | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k best documents of each query over segments[part]: rows and scores, both [queries, k], best first.
 
+        allowed  one entry for every segment of the table (not only of the part); None: every document may be a hit
+
         A score is the float32 sum of float32 products, added in the order of the terms. Only scores > 0 are hits;
         ties go to the smaller row; (-1, 0) stands where there are fewer than k.
-        Raises CorruptIndex where the positions that a segment holds lead outside of it.
+        Raises CorruptIndex where the positions that a segment holds lead outside of it; BadInput unless `allowed`
+        fits the segments.
         """
+        if allowed is not None:
+            self._check(allowed)
         rows, scores = np.full((len(queries), k), -1, np.int64), np.zeros((len(queries), k), np.float32)
         start, stop, _ = part.indices(len(self.segments))
         search = self._search_numpy if _library is None else self._search_compiled
         with np.errstate(over="ignore", invalid="ignore"):  # a score beyond float32 is infinite, as in C
-            broken = search(start, stop, queries, rows, scores)
+            broken = search(range(start, stop), allowed, queries, rows, scores)
         if broken is not None:
             raise CorruptIndex(
                 f"{broken.path} is damaged: a run of postings lies outside of the file; "
@@ -86,38 +102,71 @@ class SegmentTable:
             )
         return rows, scores
 
+    def _check(self, allowed: Allowed) -> None:
+        """Raise BadInput unless the kernel can read these bitmaps."""
+        if len(allowed) != len(self.segments):
+            raise BadInput(f"allowed has {len(allowed)} entries for {len(self.segments)} segments; give one for each")
+        for segment, bits in zip(self.segments, allowed, strict=True):
+            if bits is None:
+                continue
+            size = -(-segment.rows // 8)
+            if bits.dtype != np.uint8 or bits.shape != (size,) or not bits.flags.c_contiguous:
+                raise BadInput(
+                    f"the documents allowed of {segment.path.name} come as {bits.dtype} {bits.shape}, expected uint8 "
+                    f"({size},) without gaps; make them with numpy.packbits(mask, bitorder='little')"
+                )
+
     def _search_compiled(
-        self, start: int, stop: int, queries: SparseVectors, rows: NDArray[np.int64], scores: NDArray[np.float32]
+        self,
+        part: range,
+        allowed: Allowed | None,
+        queries: SparseVectors,
+        rows: NDArray[np.int64],
+        scores: NDArray[np.float32],
     ) -> Segment | None:
         assert _library is not None
-        if not hasattr(_scratch, "scores"):
-            _scratch.scores = np.empty(BLOCK, np.float32)
+        if allowed is not None:
+            bitmaps = (_POINTER * len(part))(
+                *(None if (bits := allowed[at]) is None else bits.ctypes.data for at in part)
+            )
         found = np.empty(len(queries), np.int64)
         broken = _library.polylex_search(
-            ctypes.addressof(self._table) + start * ctypes.sizeof(_Segment),
-            stop - start,
+            ctypes.addressof(self._table) + part.start * ctypes.sizeof(_Segment),
+            len(part),
+            None if allowed is None else ctypes.addressof(bitmaps),
             queries.terms.ctypes.data,
             queries.weights.ctypes.data,
             queries.indptr.ctypes.data,
             len(queries),
             rows.shape[1],
-            _scratch.scores.ctypes.data,
+            _memory(_library.polylex_scratch_bytes(len(queries.terms))).ctypes.data,
             scores.ctypes.data,
             rows.ctypes.data,
             found.ctypes.data,
         )
-        return self.segments[start + broken - 1] if broken else None
+        return self.segments[part[broken - 1]] if broken else None
 
     def _search_numpy(
-        self, start: int, stop: int, queries: SparseVectors, rows: NDArray[np.int64], scores: NDArray[np.float32]
+        self,
+        part: range,
+        allowed: Allowed | None,
+        queries: SparseVectors,
+        rows: NDArray[np.int64],
+        scores: NDArray[np.float32],
     ) -> Segment | None:
         k = rows.shape[1]
-        for segment in self.segments[start:stop]:
+        for at in part:
+            segment, bits = self.segments[at], None if allowed is None else allowed[at]
+            if bits is not None and not bits.any():
+                continue
             for query in range(len(queries)):
                 totals = _accumulate(segment, *queries.row(query))
                 if totals is None:
                     return segment
-                hits = np.flatnonzero(totals[: segment.rows] > scores[query, -1])
+                totals = totals[: segment.rows]
+                if bits is not None:
+                    totals[np.unpackbits(bits, count=segment.rows, bitorder="little") == 0] = 0
+                hits = np.flatnonzero(totals > scores[query, -1])
                 kept = int((rows[query] >= 0).sum())
                 all_rows = np.concatenate([rows[query, :kept], hits + segment.first_row])
                 all_scores = np.concatenate([scores[query, :kept], totals[hits]])
@@ -126,13 +175,22 @@ class SegmentTable:
         return None
 
 
+def _memory(size: int) -> NDArray[np.uint8]:
+    """At least `size` bytes, the same ones for every call of a thread."""
+    if getattr(_scratch, "memory", np.zeros(0)).nbytes < size:
+        _scratch.memory = np.zeros(size, np.uint8)
+    memory: NDArray[np.uint8] = _scratch.memory
+    return memory
+
+
 def _describe(segment: Segment) -> _Segment:
     """Where the arrays of a segment lie."""
-    arrays = (segment.terms, segment.starts, segment.bounds, segment.offsets, segment.weights)
     return _Segment(
-        *(array.ctypes.data for array in arrays),
+        *(getattr(segment, name).ctypes.data for name in _ARRAYS),
         len(segment.terms),
+        len(segment.dense),
         len(segment.offsets),
+        segment.postings,
         segment.rows,
         segment.first_row,
         segment.weights.itemsize,
@@ -148,24 +206,33 @@ def _accumulate(
     for run, term, weight in zip(runs.tolist(), terms, weights, strict=True):
         if run == len(segment.terms) or segment.terms[run] != term:
             continue
-        start, stop = int(segment.starts[run]), int(segment.starts[run + 1])
-        if not start <= stop <= len(segment.offsets):
+        found = segment.run(run)
+        if found is None:
             return None
+        offsets, values = found
         if segment.weights.dtype == np.uint8:
             weight = weight * (segment.bounds[run] / np.float32(255))
-        scores[segment.offsets[start:stop]] += segment.weights[start:stop].astype(np.float32, copy=False) * weight
+        scores[offsets] += values * weight
     return scores
 
 
-def positions(offsets: NDArray[np.uint16], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Positions of the postings whose document is wanted, increasing.
+def positions(offsets: NDArray[np.uint16], documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the postings of some documents, increasing. For a few documents quicker than for many.
 
-    offsets  uint16 [postings]
-    wanted   bool   [BLOCK]
+    offsets    uint16 [postings]
+    documents  int64  [documents] each in [0, BLOCK), without repeats
     """
+    if _library is not None and len(documents) <= _FEW:
+        found = np.empty(len(offsets), np.int64)  # only what is written to takes memory
+        parts = []
+        for document in documents.tolist():
+            count = _library.polylex_positions_of(offsets.ctypes.data, len(offsets), document, found.ctypes.data)
+            parts.append(found[:count].copy())
+        return np.sort(np.concatenate([*parts, found[:0]]))
+    wanted = np.zeros(BLOCK, bool)
+    wanted[documents] = True
     if _library is None:
         return np.flatnonzero(wanted[offsets])
-    assert wanted.shape == (BLOCK,)
     arguments = (offsets.ctypes.data, len(offsets), wanted.ctypes.data)
     found = np.empty(_library.polylex_positions(*arguments, None), np.int64)
     _library.polylex_positions(*arguments, found.ctypes.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ DEFAULT = "polylex-mini"
 _ASSETS = Path(__file__).parent / "assets"
 # What an exported model consists of; nothing else is downloaded.
 _FILES = ["config.json", "tokenizer.json", "tokenizer.json.gz", "*.onnx", "model.safetensors", "*.txt", "README.md"]
+# What a SPLADE model of transformers or sentence-transformers has beside them.
+_FILES += ["modules.json", "*_config.json", "config_sentence_transformers.json", "*/config.json", "tokenizer.model"]
 
 
 def bundled() -> list[str]:
@@ -54,13 +57,33 @@ def load(
 ) -> Encoder:
     """Open a model for encoding; without arguments the bundled one, offline.
 
-    model     bundled name, folder, or hub id
+    model     bundled name, folder, or hub id; of an exported Polylex model, or (with the extra polylex[model]) of a
+              SPLADE model of sentence-transformers or a masked language model of transformers
     revision  branch, tag or commit on the hub
     threads   texts encoded at one time; the cores this process may use by default
     """
-    from polylex.runtime.encoder import Encoder
-
-    encoder = Encoder(locate(model, revision=revision), threads=threads)
+    encoder = _open(locate(model, revision=revision), threads)
     if not Path(model).is_dir():
         encoder.source = str(model)  # a name means the same on another machine, a folder of this one may not
     return encoder
+
+
+def _open(folder: Path, threads: int | None) -> Encoder:
+    if is_foreign(folder):
+        from polylex.model.splade import SpladeEncoder
+
+        return SpladeEncoder(folder, threads=threads)
+    from polylex.runtime.encoder import Encoder
+
+    return Encoder(folder, threads=threads)
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether a folder was written by transformers or sentence-transformers, and not by Polylex as well."""
+    try:
+        table = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        table = None
+    if isinstance(table, dict) and "format" in table:
+        return False
+    return (folder / "modules.json").is_file() or (isinstance(table, dict) and "architectures" in table)

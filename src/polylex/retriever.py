@@ -8,21 +8,27 @@ with polylex.Retriever.build("my-index", documents) as retriever:
 from __future__ import annotations
 
 import os
+import re
+from ast import literal_eval
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from polylex.builder import IndexBuilder
 from polylex.corpus import Document, as_document, document_text
 from polylex.errors import BadInput, ModelMismatch
 from polylex.explanation import Explanation, Reader, explain
 from polylex.index import Hit, Index
+from polylex.prune import Pruning
+from polylex.shards import Shards
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab
+from polylex.writer import IndexWriter
 
+PathName: TypeAlias = "str | os.PathLike[str]"
 Prune = Callable[[SparseVectors], SparseVectors]
 
 # Documents between two durable points of a build: about ten seconds of encoding on two cores.
@@ -59,7 +65,7 @@ class Progress:
 class Retriever:
     """Search an index with texts. Close it, or use it in a `with` block."""
 
-    def __init__(self, encoder: Encoder, index: Index) -> None:
+    def __init__(self, encoder: Encoder, index: Index | Shards) -> None:
         """Put a model and an index together.
 
         Raises VocabMismatch or ModelMismatch unless the index was made with this model.
@@ -69,9 +75,12 @@ class Retriever:
         self.index = index
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], encoder: Encoder | None = None) -> Retriever:
-        """Open an index; the model is the one it was made with, unless given."""
-        index = Index.open(path)
+    def open(cls, path: PathName | Sequence[PathName], encoder: Encoder | None = None) -> Retriever:
+        """Open an index, or several that are searched as one; the model is the one they were made with, unless given.
+
+        Raises IndexNotFound, CorruptIndex, VocabMismatch, ModelMismatch.
+        """
+        index = Index.open(path) if isinstance(path, str | os.PathLike) else Shards.open(path)
         try:
             if encoder is None:
                 from polylex.models import load
@@ -138,19 +147,96 @@ class Retriever:
             builder.finish()
         return cls.open(path, encoder)
 
-    def search(self, query: str, k: int = 10, *, prune: Prune | None = None, threads: int = 1) -> list[Hit]:
+    def search(
+        self, query: str, k: int = 10, *, where: str | None = None, prune: Prune | None = None, threads: int = 1
+    ) -> list[Hit]:
         """The `k` best documents for a query in any language, best first; ties in document order.
 
+        where  only documents of which this is true, such as "lang = 'de' and year >= 2020" (docs/filters.md)
         prune  drop light terms of the query, e.g. Pruning(top_k=16): quicker, a little worse
+
+        Raises BadFilter, which points at the mistake.
         """
-        return self.search_batch([query], k, prune=prune, threads=threads)[0]
+        return self.search_batch([query], k, where=where, prune=prune, threads=threads)[0]
 
     def search_batch(
-        self, queries: Sequence[str], k: int = 10, *, prune: Prune | None = None, threads: int = 1
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        prune: Prune | None = None,
+        threads: int = 1,
     ) -> list[list[Hit]]:
         """`search` for many queries at one time."""
         vectors = self.encoder.encode(list(queries), kind="query")
-        return self.index.search(prune(vectors) if prune else vectors, k, threads=threads)
+        return self.index.search(prune(vectors) if prune else vectors, k, where=where, threads=threads)
+
+    # -- changing --------------------------------------------------------------------------------
+
+    def add(
+        self,
+        documents: Iterable[Document | Mapping[str, Any]],
+        *,
+        upsert: bool = False,
+        prune: Prune | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> int:
+        """Encode documents and add them to the index, all or nothing; how many replaced others.
+
+        documents  as for `build`; the same fields are encoded
+        upsert     replace documents that have the same id, instead of refusing the new ones
+        prune      as for `build`; by default what the index was built with
+
+        Others may search meanwhile. This retriever sees the documents on return. Raises DuplicateId, BadInput,
+        IndexLocked, which names the one who is writing, and StorageFull.
+        """
+        settings = self._one_index().info().settings
+        if prune is None:
+            prune = _pruning(settings.get("pruning"))
+        stream = (as_document(document, text_fields=settings.get("text_fields")) for document in documents)
+        count = replaced = 0
+        with IndexWriter(self.index.path) as writer:
+            while chunk := list(islice(stream, CHUNK)):
+                vectors = self.encoder.encode([document.text for document in chunk], kind="document")
+                ids, fields = [document.id for document in chunk], [document.fields for document in chunk]
+                kept = prune(vectors) if prune else vectors
+                if upsert:
+                    replaced += writer.upsert(ids, fields, kept)
+                else:
+                    writer.add(ids, fields, kept)
+                count += len(chunk)
+                if on_progress is not None:
+                    on_progress(Progress(count, 0))
+        self.refresh()
+        return replaced
+
+    def delete(self, ids: Sequence[str], *, missing_ok: bool = False) -> int:
+        """Delete documents, all or nothing; how many there were.
+
+        Raises DocumentNotFound for an id that is not there, unless `missing_ok`; IndexLocked, StorageFull.
+        """
+        with IndexWriter(self._one_index().path) as writer:
+            deleted = writer.delete(ids, missing_ok=missing_ok)
+        self.refresh()
+        return deleted
+
+    def refresh(self) -> bool:
+        """See what writers have done since this was opened; whether there was something.
+
+        Raises VocabMismatch or ModelMismatch where another index, of another model, stands there now.
+        """
+        changed = self.index.refresh()
+        if changed:
+            check_model(self.encoder, self.index)
+        return changed
+
+    def _one_index(self) -> Index:
+        if not isinstance(self.index, Index):
+            raise BadInput("several indexes are open as one; open the one that is to change")
+        return self.index
+
+    # -- explaining ------------------------------------------------------------------------------
 
     def explain(self, query: str, document_id: str, *, limit: int | None = None) -> Explanation:
         """Why this document matches, or would match, this query. Raises DocumentNotFound.
@@ -161,7 +247,7 @@ class Retriever:
             raise BadInput(f"{type(self.encoder).__name__} has no term_spans, which an explanation needs; use load()")
         reader = cast(Reader, self.encoder)
         hit = self.index.document(document_id)
-        text = document_text(hit.fields, self.index.info().settings.get("text_fields"))
+        text = document_text(hit.fields, self.index.text_fields(hit.row))
         query_vector = self.encoder.encode([query], kind="query")
         return explain(
             reader,
@@ -184,7 +270,25 @@ class Retriever:
         self.close()
 
 
-def check_model(encoder: Encoder, index: Index) -> None:
+def _pruning(stored: object) -> Prune | None:
+    """The rule that an index was built or pruned with. Raises BadInput where its settings do not tell it whole."""
+    if stored is None:
+        return None
+    try:
+        return Pruning(**(stored if isinstance(stored, dict) else _limits(str(stored))))
+    except (ValueError, SyntaxError, TypeError):
+        raise BadInput(f"the index holds documents pruned by {stored}; give the same rule as prune=...") from None
+
+
+def _limits(text: str) -> dict[str, Any]:
+    """The arguments of a Pruning, from its text. Raises ValueError or SyntaxError for any other text."""
+    found = re.fullmatch(r"Pruning\((.*)\)", text)
+    if found is None:
+        raise ValueError(text)
+    return {name: literal_eval(limit) for name, limit in (part.split("=") for part in found[1].split(", "))}
+
+
+def check_model(encoder: Encoder, index: Index | Shards) -> None:
     """Raise VocabMismatch or ModelMismatch unless `index` was made with the weights of `encoder`."""
     info = index.info()
     SparseVectors.empty(encoder.vocab.fingerprint).require(index.vocab_fingerprint, f"the index {info.path}")

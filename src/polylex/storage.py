@@ -14,9 +14,10 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import secrets
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ _DTYPES = {"F32": "<f4", "I64": "<i8", "U64": "<u8", "U32": "<u4", "U16": "<u2",
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _HEADER_LIMIT = 1 << 20  # bytes; a header of ours has a few hundred
 _TEMPORARY = ".writing-"
+_OURS = re.compile(r"(chunk|segment|rows|vocab)-[0-9a-f]{16}\.(safetensors|json\.gz)")
 _CHUNK = 1 << 22  # bytes read at once for a checksum
 
 
@@ -120,9 +122,17 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file of this name was left behind by a writer that was killed."""
-    return name.startswith(_TEMPORARY)
+def is_ours(name: str) -> bool:
+    """Whether a file of this name is one that belongs to an index where its catalog names it."""
+    return _OURS.fullmatch(name) is not None
+
+
+def remove_unnamed(folder: Path, named: Set[str]) -> None:
+    """Remove the files of `folder` that a writer wrote and that are not `named`; nothing of anybody else."""
+    for file in folder.iterdir():
+        if file.name.startswith(_TEMPORARY) or (is_ours(file.name) and file.name not in named):
+            with suppress(PermissionError):  # Windows, where somebody reads it; a later writer will
+                file.unlink(missing_ok=True)
 
 
 # -- named arrays --------------------------------------------------------------------------------
@@ -234,9 +244,9 @@ def load_vectors(path: Path | str) -> tuple[SparseVectors, list[str] | None]:
     try:
         vectors = SparseVectors(arrays["indptr"], arrays["terms"], arrays["weights"], metadata["vocab"])
         ids = json.loads(arrays["ids"].tobytes()) if "ids" in arrays else None
-    except (ValueError, KeyError) as fault:
+    except (ValueError, KeyError, RecursionError) as fault:
         raise BadVectors(f"{path} is damaged ({fault}); encode again") from None
-    if ids is not None and not (isinstance(ids, list) and len(ids) == len(vectors)):
+    if ids is not None and not (isinstance(ids, list) and len(ids) == len(vectors) and set(map(type, ids)) <= {str}):
         raise BadVectors(f"{path} is damaged (its ids do not fit {len(vectors)} rows); encode again")
     return vectors, ids
 

@@ -101,14 +101,14 @@ def read_run(path: PathName) -> Run:
 
 def write_run(path: PathName, run: Mapping[str, Sequence[tuple[str, float]]], *, tag: str = "polylex") -> None:
     """Write a run, ranks from 1. Raises BadInput for an id or tag with white space, which the format cannot hold."""
-    _write(
-        path,
-        (
-            f"{_word(query)} Q0 {_word(document)} {rank} {float(score)!r} {_word(tag)}\n"
-            for query, ranking in run.items()
-            for rank, (document, score) in enumerate(ranking, start=1)
-        ),
-    )
+    _write(path, run_lines(run, tag=tag))
+
+
+def run_lines(run: Mapping[str, Sequence[tuple[str, float]]], *, tag: str = "polylex") -> Iterator[str]:
+    """The lines of a run file, each with its end. Raises as `write_run` does."""
+    for query, ranking in run.items():
+        for rank, (document, score) in enumerate(ranking, start=1):
+            yield f"{_word(query)} Q0 {_word(document)} {rank} {float(score)!r} {_word(tag)}\n"
 
 
 # -- reading -----------------------------------------------------------------------------------------

@@ -14,13 +14,21 @@ from typing import IO, Any, NoReturn
 import click
 
 from polylex import __version__
+from polylex.cli.add import add
+from polylex.cli.bm25 import bm25
+from polylex.cli.delete import compact, delete
 from polylex.cli.demo import demo
+from polylex.cli.diagnose import diagnose
 from polylex.cli.encode import encode
+from polylex.cli.evaluate import evaluate
 from polylex.cli.explain import explain
+from polylex.cli.fuse import fuse
 from polylex.cli.index import index
 from polylex.cli.info import check, info
 from polylex.cli.prune import prune
+from polylex.cli.repair import repair
 from polylex.cli.search import search
+from polylex.cli.tune import tune
 from polylex.cli.verb import Voice, voice_options
 from polylex.errors import PolylexError
 
@@ -101,7 +109,25 @@ def program() -> None:
     """Search documents in any language with queries in any other, and see why each hit matched."""
 
 
-for verb in (demo, index, search, explain, encode, prune, info, check):
+for verb in (
+    demo,
+    index,
+    add,
+    delete,
+    compact,
+    search,
+    explain,
+    encode,
+    prune,
+    tune,
+    bm25,
+    fuse,
+    evaluate,
+    diagnose,
+    info,
+    check,
+    repair,
+):
     program.add_command(verb)
 
 

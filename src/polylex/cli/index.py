@@ -69,6 +69,7 @@ polylex index articles.jsonl --out small.plx --prune-mass 0.9
 @click.option("--prune-top", type=options.AT_LEAST_1, metavar="N", help="Keep at most N terms per document.")
 @options.model
 @options.threads
+@click.option("--bm25", is_flag=True, help="Add BM25, for `polylex search --hybrid`; needs polylex[hybrid].")
 @click.option("--overwrite", is_flag=True, help="Replace INDEX; it stays searchable until the new one is complete.")
 @options.as_json
 def index(
@@ -88,6 +89,10 @@ def index(
     from polylex.prune import Pruning
     from polylex.retriever import Retriever
 
+    if settings["bm25"]:
+        from polylex.bm25 import BM25
+
+        BM25.build([], [])  # a missing package is told before the documents are encoded
     started = time.perf_counter()
     skipped = Skipped()
     documents = read(inputs, skipped, **settings)
@@ -103,6 +108,10 @@ def index(
         )
     with retriever:
         info = retriever.index.info()
+    if settings["bm25"]:
+        from polylex.hybrid import add_bm25
+
+        add_bm25(out)
     seconds = time.perf_counter() - started
     if as_json:
         print_json(

@@ -13,7 +13,12 @@ from polylex.cli.terminal import print_json, show, show_bytes, stdout
 from polylex.cli.verb import Verb, argument, voice
 from polylex.errors import BadInput, CorruptIndex
 
-_EXTRAS = {"model": ("torch", "transformers", "onnx"), "parquet": ("pyarrow",), "zstd": ("zstandard",)}
+_EXTRAS = {
+    "model": ("torch", "transformers", "onnx"),
+    "hybrid": ("bm25s", "Stemmer"),
+    "parquet": ("pyarrow",),
+    "zstd": ("zstandard",),
+}
 _LIBRARIES = ("numpy", "onnxruntime", "tokenizers", "safetensors")
 
 
@@ -70,7 +75,7 @@ def _describe(path: str) -> dict[str, Any]:
     folder = Path(path)
     if folder.is_file():
         return _vectors(folder)
-    if path in bundled() or (folder / "config.json").is_file():
+    if path in bundled() or (folder / "config.json").is_file() or (folder / "modules.json").is_file():
         return _model(path)
     if not folder.exists():
         raise BadInput(f"{path} is neither a file, a folder nor a bundled model ({', '.join(bundled())})")
@@ -122,10 +127,10 @@ def _index(path: str) -> dict[str, Any]:
 
 def _model(name: str) -> dict[str, Any]:
     from polylex.config import ModelConfig
-    from polylex.models import locate
+    from polylex.models import is_foreign, load, locate
 
     folder = locate(name)
-    config = ModelConfig.read(folder)
+    config = load(folder).config if is_foreign(folder) else ModelConfig.read(folder)
     return {
         "kind": "model",
         "path": str(folder),
@@ -133,7 +138,10 @@ def _model(name: str) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         "encoder": f"{config.encoder.get('model_type', '?')}, {config.encoder.get('num_hidden_layers', '?')} layers, "
         f"width {config.encoder.get('hidden_size', '?')}",
-        "terms": {"English": config.pivot_size, "of the text": config.encoder.get("vocab_size", 0)},
+        "terms": {
+            "English": config.pivot_size,
+            "of the text": 0 if config.echo_placement == "none" else config.encoder.get("vocab_size", 0),
+        },
         "echo": config.echo_placement,
         "max_length": f"{config.max_length} tokens, longer texts in windows that share {config.stride}",
         "weights": config.weights_id[:12] or None,

@@ -21,6 +21,32 @@ def names(context: click.Context, parameter: click.Parameter, value: str | None)
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
+def expression(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A filter that can be read; a callback for options."""
+    from polylex.errors import BadFilter
+    from polylex.filters import parse
+
+    try:
+        if value is not None:
+            parse(value)
+    except BadFilter as fault:
+        raise click.BadParameter(str(fault)) from None
+    return value
+
+
+def fields(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Names of fields that can be read, separated by commas; a callback for options."""
+    from polylex.errors import BadFilter
+    from polylex.filters import parse_field
+
+    try:
+        for name in (found := names(context, parameter, value)) or []:
+            parse_field(name)
+    except BadFilter as fault:
+        raise click.BadParameter(str(fault)) from None
+    return found
+
+
 model = click.option(
     "--model",
     default=DEFAULT,

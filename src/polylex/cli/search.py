@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from polylex.columns import Counts
     from polylex.explanation import Explanation
+    from polylex.hybrid import Hybrid
     from polylex.index import Hit
     from polylex.retriever import Retriever
     from polylex.trec import Query
 
 _BATCH = 64  # queries of a file encoded at one time
 _EXPLAINED_TERMS = 12  # located in every hit with --explain
+_FACET_VALUES = 10  # shown of a field
 _ID = 32  # cells of an id; a longer one is folded
 _LANGUAGE_FIELDS = ("lang", "language")
 
@@ -48,18 +52,28 @@ _LANGUAGE_FIELDS = ("lang", "language")
     "search",
     cls=Verb,
     short_help="Search with queries in any language.",
-    prints="For each query a table: rank, score, id, language if there is a field lang, beginning of the text. "
-    'With --json one object a line: {"query_id", "query", "hits": [{"rank", "id", "score", "fields"}]}, and with '
-    '--explain "matches" in each hit. With --trec the six columns of a TREC run.',
+    prints="For each query a table: rank, score, id, language if there is a field lang, beginning of the text; "
+    "below it a line for each of --facets. "
+    'With --json one object a line: {"query_id", "query", "hits": [{"rank", "id", "score", "fields"}]}, with '
+    '--explain "matches" in each hit, with --facets "facets": {NAME: [{"value", "count"}]}. With --trec '
+    "the six columns of a TREC run.",
     examples="""
 polylex search articles.plx "¿Quién puede casarse?"
 polylex search articles.plx who may marry -k 3 --explain
+polylex search articles.plx who may marry --where "lang = 'de' and year >= 2020" --facets tags
+polylex search 2024.plx 2025.plx who may marry            two indexes as one
+polylex search articles.plx "ISO 8601" --hybrid           by BM25 too
 polylex search articles.plx                               asks for queries, one after another
 cat queries.txt | polylex search articles.plx --json      one query a line, one object a line
 polylex search articles.plx --queries queries.jsonl -k 100 --trec --run-tag mini > mini.run
 """,
 )
-@argument("index", "INDEX", "Folder written by `polylex index`.", type=click.Path())
+@argument(
+    "index",
+    "INDEX",
+    "Folder written by `polylex index`. Further folders behind it are searched too.",
+    type=click.Path(),
+)
 @argument(
     "words",
     "[QUERY]...",
@@ -71,6 +85,21 @@ polylex search articles.plx --queries queries.jsonl -k 100 --trec --run-tag mini
     "--queries",
     metavar="FILE",
     help="Queries to run: JSON lines, TSV (id, text), a text file with one a line, or a BEIR folder.",
+)
+@click.option(
+    "--where",
+    callback=options.expression,
+    metavar="FILTER",
+    help="Only documents whose fields pass, e.g. \"lang = 'de' and (year >= 2020 or tags has 'law')\".",
+)
+@click.option(
+    "--hybrid", is_flag=True, help="Fuse with BM25, which finds names and numbers to the letter (`polylex bm25`)."
+)
+@click.option(
+    "--facets",
+    callback=options.fields,
+    metavar="NAMES",
+    help="Count the values of these fields over the hits of each query, e.g. lang,year.",
 )
 @click.option("--explain", "explained", is_flag=True, help="Show which words of the query met which of each document.")
 @click.option(
@@ -99,24 +128,25 @@ def search(
     words: tuple[str, ...],
     queries: str | None,
     model: str | None,
-    k: int,
-    prune_top: int | None,
-    threads: int,
+    hybrid: bool,
     trec: bool,
-    **look: Any,  # noqa: ANN401 - how hits are printed, as declared above
+    **wishes: Any,  # noqa: ANN401 - how to search and to print, as declared above
 ) -> None:
     """Search an index with queries in any language.
 
-    A score is the inner product of query and document. It has no unit and is comparable within one query only.
+    A score is the inner product of query and document (with --hybrid a sum of reciprocal ranks). It has no unit and is
+    comparable within one query only.
     """
     if words and queries:
         raise click.UsageError("give a QUERY or --queries FILE, not both")
-    if trec and look["as_json"]:
-        raise click.UsageError("give --json or --trec, not both")
-    with open_retriever(index, model) as retriever:
-        searcher = Searcher(retriever, k, prune_top, threads)
+    paths, words = _indexes(index, words)
+    ask = {name: wishes.pop(name) for name in ("k", "where", "prune_top", "threads")}
+    if trec and (wishes["as_json"] or wishes["facets"]):
+        raise click.UsageError("give --trec alone: a run holds nothing but ids and scores")
+    with open_hybrid(paths, model) if hybrid else open_retriever(paths, model) as retriever:
+        searcher = Searcher(retriever, **ask)
         several = not words and (bool(queries) or not sys.stdin.isatty())
-        write = _writer(retriever, trec=trec, headed=several, **look)
+        write = _writer(retriever, trec=trec, headed=several, **wishes)
         if not words and not several:
             converse(searcher, write)
         watched = bool(queries) and not sys.stdout.isatty()  # else the answers show how far it is
@@ -129,14 +159,39 @@ def search(
 Write: TypeAlias = "Callable[[Query, Sequence[Hit]], None]"
 
 
-def open_retriever(index: str, model: str | None = None) -> Retriever:
-    """An index with the model that was asked for, or with its own."""
-    from polylex.index import Index
+def _indexes(index: str, words: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """The folders to search: INDEX, and those of the following words that are one; and the words of the query."""
+    from polylex.catalog import NAME
+
+    paths = [index]
+    while words and words[0] not in paths and (Path(words[0]) / NAME).is_file():
+        paths.append(words[0])
+        words = words[1:]
+    return paths, words
+
+
+def open_retriever(index: str | list[str], model: str | None = None) -> Retriever:
+    """An index, or several as one, with the model that was asked for, or with their own."""
     from polylex.models import load
     from polylex.retriever import Retriever
+    from polylex.shards import Shards
 
-    Index.open(index).close()  # a wrong path is told before a model is loaded
-    return Retriever.open(index, load(model) if model else None)
+    paths = [index] if isinstance(index, str) else index
+    Shards.open(paths).close()  # a wrong path is told before a model is loaded
+    return Retriever.open(paths[0] if len(paths) == 1 else paths, load(model) if model else None)
+
+
+def open_hybrid(paths: list[str], model: str | None = None) -> Hybrid:
+    """An index with its BM25."""
+    from polylex.hybrid import Hybrid, load_bm25
+
+    bm25 = load_bm25(paths[0])  # told before a model is loaded
+    retriever = open_retriever(paths, model)
+    try:
+        return Hybrid(retriever, bm25)
+    except BaseException:
+        retriever.close()
+        raise
 
 
 def _queries(words: Sequence[str], path: str | None) -> Iterator[Query]:
@@ -158,8 +213,9 @@ def _queries(words: Sequence[str], path: str | None) -> Iterator[Query]:
 class Searcher:
     """An open index and how it is asked."""
 
-    retriever: Retriever
+    retriever: Retriever | Hybrid
     k: int
+    where: str | None
     prune_top: int | None
     threads: int
 
@@ -171,7 +227,7 @@ class Searcher:
         remaining = iter(queries)
         while group := list(islice(remaining, batch)):
             texts = [query.text for query in group]
-            found = self.retriever.search_batch(texts, self.k, prune=rule, threads=self.threads)
+            found = self.retriever.search_batch(texts, self.k, where=self.where, prune=rule, threads=self.threads)
             yield from zip(group, found, strict=True)
 
 
@@ -210,29 +266,36 @@ def converse(searcher: Searcher, write: Write) -> None:
 
 
 def _writer(
-    retriever: Retriever,
+    retriever: Retriever | Hybrid,
     *,
     trec: bool,
     run_tag: str,
     as_json: bool,
     explained: bool,
     fields: list[str] | None,
+    facets: list[str] | None,
     headed: bool,
 ) -> Write:
     """What prints a query and its hits."""
     if trec:
         return RunLines(run_tag)
     explain = _explainer(retriever) if explained else None
+    count = _counter(retriever, facets) if facets else None
     if as_json:
-        return JsonLines(fields, explain)
-    return Tables(fields, retriever.index.info().settings.get("text_fields"), explain, headed)
+        return JsonLines(fields, explain, count)
+    return Tables(fields, retriever.index.text_fields, explain, count, headed)
 
 
 Explain: TypeAlias = "Callable[[Query, Hit], Explanation]"
+Count: TypeAlias = "Callable[[Sequence[Hit]], dict[str, Counts]]"
 
 
-def _explainer(retriever: Retriever) -> Explain:
+def _explainer(retriever: Retriever | Hybrid) -> Explain:
     return lambda query, hit: retriever.explain(query.text, hit.id, limit=_EXPLAINED_TERMS)
+
+
+def _counter(retriever: Retriever | Hybrid, facets: list[str]) -> Count:
+    return lambda hits: retriever.index.facets(facets, rows=[hit.row for hit in hits])
 
 
 @dataclass(frozen=True)
@@ -256,11 +319,18 @@ class JsonLines:
 
     fields: list[str] | None
     explain: Explain | None
+    count: Count | None
 
     def __call__(self, query: Query, hits: Sequence[Hit]) -> None:
         """Print the line of one query, at once: another program may be waiting for it."""
-        found = [self._hit(query, rank, hit) for rank, hit in enumerate(hits, 1)]
-        print_json({"query_id": query.id, "query": query.text, "hits": found})
+        line: dict[str, Any] = {"query_id": query.id, "query": query.text}
+        line["hits"] = [self._hit(query, rank, hit) for rank, hit in enumerate(hits, 1)]
+        if self.count:
+            line["facets"] = {
+                name: [{"value": value, "count": count} for value, count in counts]
+                for name, counts in self.count(hits).items()
+            }
+        print_json(line)
         sys.stdout.flush()
 
     def _hit(self, query: Query, rank: int, hit: Hit) -> dict[str, Any]:
@@ -276,8 +346,9 @@ class Tables:
     """A table a query, for people; `headed` by the query where there are several."""
 
     fields: list[str] | None
-    text_fields: list[str] | None
+    text_fields: Callable[[int], list[str] | None]
     explain: Explain | None
+    count: Count | None
     headed: bool
 
     def __call__(self, query: Query, hits: Sequence[Hit]) -> None:
@@ -293,7 +364,8 @@ class Tables:
             show(console, Text("  no document shares a term with this query", "yellow"))
             return
         language = next((name for name in _LANGUAGE_FIELDS if any(name in hit.fields for hit in hits)), "")
-        heads = [(f"{rank:3}", f"{hit.score:.2f}", hit.id) for rank, hit in enumerate(hits, 1)]
+        digits = 2 if hits[0].score >= 1 else 4  # sums of reciprocal ranks are small
+        heads = [(f"{rank:3}", f"{hit.score:.{digits}f}", hit.id) for rank, hit in enumerate(hits, 1)]
         languages = [one_line(str(hit.fields.get(language) or "")) for hit in hits]
         table = Table.grid(padding=(0, 2))
         for style, justify in (("dim", "right"), ("cyan", "right"), ("", "left"), ("magenta", "left")):
@@ -304,6 +376,8 @@ class Tables:
         for head, name, hit in zip(heads, languages, hits, strict=True):
             table.add_row(*head, name, self._text(query, hit, console, room))
         show(console, table)
+        for name, counts in (self.count(hits) if self.count else {}).items():
+            show(console, _facet(name, counts))
 
     def _text(self, query: Query, hit: Hit, console: Console, room: int) -> Text:
         """What a line says of a document, in `room` cells."""
@@ -323,13 +397,23 @@ class Tables:
             values = [hit.fields[name] for name in self.fields if name in hit.fields]
             return Text(one_line("  ".join(map(str, values))[:limit]))
         try:
-            text = one_line(document_text(hit.fields, self.text_fields)[: 2 * limit])[:limit]
+            text = one_line(document_text(hit.fields, self.text_fields(hit.row))[: 2 * limit])[:limit]
         except BadInput:  # an index may have been built with other fields than its texts
             return Text(one_line(str(hit.fields or ""))[:limit])
         painted, title = Text(text), one_line(str(hit.fields.get("title") or ""))
         if title and text.startswith(title):
             painted.stylize("bold", 0, len(title))
         return painted
+
+
+def _facet(name: str, counts: Counts) -> Text:
+    """The counts of one field on a line; the rarest are summed up."""
+    from rich.text import Text
+
+    shown = [f"{one_line(str(value))} {count:,}" for value, count in counts[:_FACET_VALUES]]
+    if len(counts) > _FACET_VALUES:
+        shown.append(f"{len(counts) - _FACET_VALUES:,} more")
+    return Text.assemble(("  " + one_line(name), "dim"), "  " + (", ".join(shown) or "none"))
 
 
 def _explained(explanation: Explanation, console: Console, room: int) -> Text:

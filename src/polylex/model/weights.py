@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from polylex.config import ModelConfig
 from polylex.errors import BadModel, ModelNotFound
 from polylex.model import milco
 from polylex.model.card import TORCH, model_card
 from polylex.model.folder import replaced
+from polylex.model.modules import write_modules
 from polylex.runtime.tokens import Tokens
 from polylex.vocab import pivot_names
 
@@ -65,18 +66,26 @@ def read(
 def write(model: SparseModel, folder: PathLike, *, card: str | None = None) -> Path:
     """Write config.json, model.safetensors, tokenizer.json, README.md, and the pivot vocabulary if it is not ours.
 
+    modules.json and config_sentence_transformers.json make it a folder of sentence-transformers too (`modules.py`).
     The folder appears whole or not at all; a model that stands there is replaced. config.weights_id becomes the
     identity of the weights as they are now. `card` is the text of README.md.
     """
     target = Path(folder)
-    config = replace(model.config, weights_id=identity(model))
     with replaced(target) as fresh:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        # Not save_file: it reports a full disk as a fault of the tensors.
-        (fresh / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-        write_small_files(model, config, fresh)
+        config = fill_folder(model, fresh)
+        write_modules(config, fresh)
         (fresh / "README.md").write_text(card or model_card(config, files=TORCH), encoding="utf-8")
     return target
+
+
+def fill_folder(model: SparseModel, folder: Path) -> ModelConfig:
+    """Write weights, tokenizer and configuration into a folder that exists; return the configuration written."""
+    config = replace(model.config, weights_id=identity(model))
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Not save_file: it reports a full disk as a fault of the tensors.
+    (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+    write_small_files(model, config, folder)
+    return config
 
 
 def write_small_files(model: SparseModel, config: ModelConfig, folder: Path) -> None:
@@ -102,7 +111,7 @@ def push(model: SparseModel, repo: str, *, private: bool = False, card: str | No
         return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"Polylex model {model.name}"))
 
 
-def identity(model: SparseModel) -> str:
+def identity(model: nn.Module) -> str:
     """SHA-256 (hex) of all parameters as float32, by name: equal for equal weights, however stored."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -2,10 +2,11 @@
 
     python benchmarks/crash.py --kills 500
 
-A child process takes steps of a history (benchmarks/history.py): adding, replacing, deleting, compacting, one transaction
-each, and says so after each. It gets SIGKILL after up to --milliseconds. Then the index must open, pass `check` (every
-byte), hold the documents of the last acknowledged step or of the one after it, and answer like brute force; every other
-time a reader that was open since before the kill must still see its own state. The next child goes on with this index.
+A child process takes steps of a history (benchmarks/history.py): adding, replacing, deleting, compacting, one
+transaction each, and says so after each. It gets SIGKILL after up to --milliseconds. Then the index must open, pass
+`check` (every byte), hold the documents of the last acknowledged step or of the one after it, and answer like brute
+force; every other time a reader that was open since before the kill must still see its own state. The next child goes
+on with this index.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A history of changes that anybody can replay: what an index must hold after each of them, and how it must answer.
 
-crash.py and soak.py compare a real index with it. A document is an id and a version, which decide its vector and fields.
+crash.py and soak.py compare a real index with it. A document is an id and a version, which decide all else.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from polylex.kernels import BLOCK
+from polylex.postings import invert
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -43,8 +44,13 @@ _SCORES = np.empty(BLOCK, np.float32)
 
 
 def arrays(segments: Any) -> tuple[Any, ...]:
-    """Opened segments in the form that `top` takes."""
-    return tuple((s.terms, s.starts, s.offsets, s.weights, s.rows, s.first_row) for s in segments)
+    """Opened segments in the form that `top` takes: all runs sparse."""
+    found = []
+    for segment in segments:
+        sparse = invert(segment.vectors(), dense_from=BLOCK + 1)
+        runs = (sparse["terms"], sparse["starts"], sparse["offsets"], sparse["weights"])
+        found.append((*runs, segment.rows, segment.first_row))
+    return tuple(found)
 
 
 def top(segments: tuple[Any, ...], terms: Any, weights: Any, k: int) -> list[tuple[int, float]]:

@@ -2,9 +2,10 @@
 
     python benchmarks/soak.py --minutes 30
 
-One process takes steps of a history (benchmarks/history.py). Each of the others opens the index, asks it from two threads,
-refreshes or opens it anew at random moments, sometimes keeps an old state for long, and knows from the document `clock`
-which step it sees; so it knows every answer. At the end every byte is checked and space must have been given back.
+One process takes steps of a history (benchmarks/history.py). Each of the others opens the index, asks it from two
+threads, refreshes or opens it anew at random moments, sometimes keeps an old state for long, and knows from the
+document `clock` which step it sees; so it knows every answer. At the end every byte is checked, and space must have
+been given back.
 """
 
 from __future__ import annotations
@@ -95,19 +96,19 @@ def _read(path: Path, seed: int, number: int, end: float) -> dict[str, Any]:
             step = index.document(CLOCK).fields["version"]
             history = (history if history.steps <= step else History(seed)).replay(step)
             oracle = Oracle(history.state)
+            wrong: list[str] = []
             for _ in range(draw.choice((1, 1, 2, 5, 60))):  # so long it keeps this state
-                seeds = [draw.random() for _ in range(2)]
-                for found in pool.map(lambda seed: answer_faults(index, oracle, random.Random(seed)), seeds):
-                    faults += [f"reader {number}, step {step}: {fault}" for fault in found]
+                draws = [random.Random(draw.random()) for _ in range(2)]
+                for found in pool.map(answer_faults, [index] * 2, [oracle] * 2, draws):
+                    wrong += found
                     counts["answers"] += 4
             if draw.random() < 0.2:
-                faults += [
-                    f"reader {number}, step {step}: {fault}" for fault in faults_of(index, history.state, draw, 1)
-                ]
+                wrong += faults_of(index, history.state, draw, 1)
                 counts["full comparisons"] += 1
             if draw.random() < 0.05:
-                faults += [f"reader {number}, step {step}: {fault}" for fault in index.check()]
+                wrong += index.check()
                 counts["checks"] += 1
+            faults += [f"reader {number}, step {step}: {fault}" for fault in wrong]
             if draw.random() < 0.1:
                 index.close()
                 index = Index.open(path)

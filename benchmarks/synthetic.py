@@ -7,6 +7,8 @@ for documents and queries, whose two constants were chosen to give these four nu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,13 +29,15 @@ def vocabulary() -> Vocab:
 
 def vectors(rows: int, mean: float, vocab: Vocab, seed: int) -> SparseVectors:
     """`rows` vectors for which about `mean` terms are drawn; `seed` decides everything but the terms' popularity."""
+    return SparseVectors.concat(list(parts(rows, mean, vocab, seed)))
+
+
+def parts(rows: int, mean: float, vocab: Vocab, seed: int) -> Iterator[SparseVectors]:
+    """The same, some thousand at a time: for more vectors than memory holds."""
     term_of_rank = np.random.default_rng(0).permutation(TERMS)
     random = np.random.default_rng(seed)
-    parts = [
-        _part(random, min(_ROWS, rows - start), mean, term_of_rank, vocab.fingerprint)
-        for start in range(0, rows, _ROWS)
-    ]
-    return SparseVectors.concat(parts)
+    for start in range(0, rows, _ROWS):
+        yield _part(random, min(_ROWS, rows - start), mean, term_of_rank, vocab.fingerprint)
 
 
 def _part(

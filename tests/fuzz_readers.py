@@ -23,7 +23,6 @@ import lzma
 import mmap
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -41,6 +40,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "fuzz.json"
@@ -254,9 +254,8 @@ def build_readers(sanitized: bool = False) -> dict[str, Reader]:
     for name in MODULES:
         import_module(f"polylex.{name}")  # once, not in every process
     with tempfile.TemporaryDirectory() as folder:
-        files = sample_index(Path(folder))
+        files, segments = sample_index(Path(folder)), sample_segments(Path(folder))
         vectors = sample_vectors(Path(folder))
-    segments = {name: files.pop(name) for name in list(files) if re.fullmatch(r"segment-(f32|u16|u8)(-planes)?", name)}
     texts = sample_texts()
     packed = {f"{name}.{ending}": pack(data) for name, data in texts.items() for ending, pack in PACKERS.items()}
     beir = {
@@ -315,34 +314,46 @@ def vectors_of(rows: list[dict[int, float]]):
     return SparseVectors.from_rows(pairs, sample_vocab().fingerprint)
 
 
-def sample_index(folder: Path) -> dict[str, bytes]:
-    """The files of an index that was changed since it was built, and segments of all precisions."""
+def sample_segments(folder: Path) -> dict[str, bytes]:
+    """Segments of every precision, with dense runs and without."""
     from polylex import postings
+
+    samples = {}
+    for precision in ("f32", "u16", "u8"):
+        for dense in (False, True):
+            with dense_runs(dense):
+                written = postings.write_segment(folder, vectors_of(ROWS), precision)  # type: ignore[arg-type]
+            samples[f"segment-{precision}{'-dense' * dense}"] = (folder / written.name).read_bytes()
+    assert len(set(samples.values())) == 6
+    return samples
+
+
+@contextmanager
+def dense_runs(dense: bool = True) -> Iterator[None]:
+    """Few documents are enough for runs that are stored as planes."""
+    from polylex import postings
+
+    with mock.patch.object(postings, "_DENSE_ROWS", 8 if dense else 4096):
+        yield
+
+
+def sample_index(folder: Path) -> dict[str, bytes]:
+    """The files of an index that was changed since it was built."""
     from polylex.index import Index
-    from polylex.postings import write_segment
     from polylex.writer import IndexWriter
 
     ids = [f"d{row}" for row in range(len(ROWS))]
-    fields = [{"text": "字" * row, "lang": "de", "year": 2000 + row} for row in range(len(ROWS))]
-    files = {}
-    for precision in ("f32", "u8"):
-        path = folder / precision
-        Index.build(path, vectors_of(ROWS), ids, fields, vocab=sample_vocab(), precision=precision).close()
-        for file in path.glob("segment-*"):
-            files[f"segment-{precision}"] = file.read_bytes()
-    dense_from = postings._dense_from
-    postings._dense_from = lambda rows: 12  # documents of 40: of some terms there are planes then
-    for precision in ("f32", "u16", "u8"):
-        name = write_segment(folder, vectors_of(ROWS), precision).name
-        files[f"segment-{precision}-planes"] = (folder / name).read_bytes()
-    postings._dense_from = dense_from
-    with IndexWriter(folder / "f32", merge=False) as writer:  # leaves gaps between rows, which a file then lists
-        writer.delete(["d1", "d2", "d17"])
-        writer.commit()
-        writer.compact()
-        writer.upsert(["d5", "new"], fields[:2], vectors_of(ROWS[:2]))
-        writer.delete(["d9"])
-    return files | {file.name: file.read_bytes() for file in (folder / "f32").iterdir()}
+    stored = [{"text": "字" * row, "lang": "de", "year": 2000 + row} for row in range(len(ROWS))]
+    path = folder / "index"
+    with dense_runs():
+        Index.build(path, vectors_of(ROWS), ids, stored, vocab=sample_vocab()).close()
+        with IndexWriter(path, merge=False) as writer:  # leaves gaps between rows, which a file then lists
+            writer.delete(["d1", "d2", "d17"])
+            writer.commit()
+            writer.compact()
+            writer.upsert(["d5", "new"], stored[:2], vectors_of(ROWS[:2]))
+            writer.delete(["d9"])
+    return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
 def sample_vectors(folder: Path) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ from polylex.errors import (
     StorageFull,
     UnknownFormat,
 )
+from polylex.storage import Written
 
 ENTRY = FileEntry(0, 2, 9, "segment-0", 100, "ff" * 32)
 ROWS = np.array([0, 1])
@@ -56,6 +57,38 @@ def test_what_was_written_is_read_back(tmp_path):
     assert catalog.ids([1, 7]) == {1: "b"}
     assert [record.id for record in catalog.records_between(1, 9)] == ["b"]
     assert catalog.faults([ROWS]) == []
+
+
+def test_deletions_and_lists_of_rows_come_back_and_damage_of_either_is_noticed(tmp_path):
+    path, gone = complete(tmp_path / "c"), np.array([False, True])
+    catalog = Catalog.update(path)
+    with catalog.transaction():
+        catalog.set_deleted(0, Deleted.of(gone))
+        catalog.add_places(0, Written("rows-0", 7, "ee" * 32))
+        catalog.remove_documents([1], 1, 2)
+        catalog.set_meta("generation", "1")
+    catalog.close()
+    catalog = Catalog.read(path)
+    assert (len(catalog), catalog.generation, catalog.deleted[0].mask(2).tolist()) == (1, 1, gone.tolist())
+    assert catalog.places == {0: Written("rows-0", 7, "ee" * 32)}
+    assert catalog.faults([ROWS[:1]]) == []
+    assert catalog.faults([ROWS]) != []
+    catalog.close()
+    whole = path.read_bytes()
+    for change in (
+        "UPDATE deleted SET bits = x'01'",
+        "UPDATE deleted SET documents = 2",
+        "DELETE FROM deleted",
+        "UPDATE places SET file = 'rows-1'",
+        "UPDATE meta SET value = '2' WHERE key = 'generation'",
+    ):
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute(change)
+        connection.close()
+        with pytest.raises(CorruptIndex, match="damaged"):
+            Catalog.read(path)
+        path.write_bytes(whole)
 
 
 def test_another_program_reads_it_with_the_tables_of_the_format_page(tmp_path):

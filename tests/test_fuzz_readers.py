@@ -79,7 +79,7 @@ def faulty(read):
     ("read", "expected"),
     [
         (lambda: {}["missing"], "KeyError: 'missing'"),
-        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "the process died: signal 11"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "the process died: signal 9"),
         (lambda: os._exit(7), "the process died: exit code 7"),
         (lambda: (_ for _ in ()).throw(MemoryError("too much")), "MemoryError: too much"),
     ],

@@ -303,6 +303,17 @@ def test_no_content_of_a_segment_leads_out_of_bounds(
     assert set(rows.ravel().tolist()) <= {-1, 7, 8, 9}
 
 
+@pytest.mark.parametrize("weight", [np.inf, np.nan, 3e38, -1.0])
+def test_weights_that_contradict_their_bounds_stay_inside_of_arrays(engine, weight):
+    rows = [{1: 1.0, 2: 1.0} if row < 3 else {1: 2.0} for row in range(200)]
+    weights = invert(vectors_of(rows), dense_from=100)["weights"]
+    weights[-3:] = weight  # of term 2, whose run is sparse and has bound 1
+    table = SegmentTable([segment_of(rows, dense_from=100, weights=weights)])
+    with np.errstate(all="ignore"):
+        found, _ = table.top(vectors_of([{1: 1.0, 2: 5.0}]), 5)
+    assert ((found >= -1) & (found < 200)).all()
+
+
 def test_many_threads_get_what_one_gets(engine):
     draw = np.random.default_rng(7)
     rows = [{int(term): 1.0 + (term % 3) for term in draw.integers(0, 30, 6)} for _ in range(300)]

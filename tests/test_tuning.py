@@ -9,8 +9,10 @@ from polylex.allotment import Labels, allotments
 from polylex.errors import BadInput, OutOfReach, VocabMismatch
 from polylex.index import Index
 from polylex.latency import LatencyModel, measure
+from polylex.postings import array_bytes, invert
 from polylex.prune import Pruning, Ranking, per_view
 from polylex.rules import Alike, Block, PerLabel, PerView, as_prune, usual_rules
+from polylex.storage import save_vectors
 from polylex.trials import Subject, in_memory, ndcg, run_trials
 from polylex.tuning import Candidate, Target, Tuning, measured_ms, pareto_front, tune
 from polylex.vectors import SparseVectors
@@ -86,24 +88,33 @@ def test_a_trial_ranks_as_the_pruned_index_does_when_it_is_written(index, rule, 
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_the_size_of_the_pruned_index_is_told_to_the_byte_but_for_numbers_in_headers(index, rule, tmp_path):
+def test_the_size_of_the_pruned_index_is_told_to_the_byte_but_for_headers(index, rule, tmp_path):
     subject = Subject.of_index(index)
     whole, trial = run_trials(subject, QUERIES, [Alike(), rule], 1, labels=LANGUAGES)
     with index.rewrite(tmp_path / "pruned", as_prune(rule, PIVOT, LANGUAGES.values())) as pruned:
         written = pruned.info().bytes
-    expected = subject.bytes_with(whole.postings - trial.postings, whole.runs - trial.runs)
-    assert abs(expected - written) <= 16  # the header of a segment has the digits of its lengths, padded to 8 bytes
+    assert abs(subject.bytes - whole.bytes + trial.bytes - written) <= 16  # headers name lengths, filled up to 8 bytes
 
 
-def test_the_size_of_pruned_vectors_is_told_to_the_byte(tmp_path):
-    from polylex.storage import save_vectors
-
+def test_the_size_of_pruned_vectors_is_told_to_the_byte_but_for_headers(tmp_path):
     save_vectors(tmp_path / "whole", DOCUMENTS)
     subject = Subject.of_vectors(DOCUMENTS, (tmp_path / "whole").stat().st_size)
     whole, trial = run_trials(subject, QUERIES, [Alike(), Alike(Pruning(top_k=3))], 1)
     save_vectors(tmp_path / "pruned", Pruning(top_k=3)(DOCUMENTS))
-    expected = subject.bytes_with(whole.postings - trial.postings, 0)
-    assert abs(expected - (tmp_path / "pruned").stat().st_size) <= 16
+    written = (tmp_path / "pruned").stat().st_size
+    assert abs(subject.bytes - whole.bytes + trial.bytes - written) <= 16
+
+
+@pytest.mark.parametrize("precision", ["f32", "u16", "u8"])
+@pytest.mark.parametrize("rows", [50, 5_000])
+def test_the_bytes_of_arrays_are_told_without_making_them(precision, rows):
+    draw = np.random.default_rng(0)  # terms that nearly all documents have, and rare ones: dense runs and sparse ones
+    vectors = vectors_of([{term: 1.0 for term in range(40) if draw.random() < 1 / (term + 1)} for _ in range(rows)])
+    arrays = invert(vectors, precision)
+    assert bool(len(arrays["dense"])) == (rows > 50)
+    frequencies = np.bincount(vectors.terms)
+    expected = sum(array.nbytes for array in arrays.values())
+    assert array_bytes(frequencies[frequencies > 0], rows, precision) == expected
 
 
 def test_blocks_do_not_change_a_trial():
@@ -112,17 +123,22 @@ def test_blocks_do_not_change_a_trial():
     for one, other in zip(whole, parts, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
         assert one.postings == other.postings
-        assert one.touched(QUERIES).tolist() == other.touched(QUERIES).tolist()
+        assert one.work[:, 1].tolist() == other.work[:, 1].tolist()
 
 
-def test_a_query_touches_the_postings_of_its_terms():
+def test_a_query_goes_through_the_postings_of_its_terms():
     documents = vectors_of([{1: 5, 2: 1}, {1: 1, 3: 4}, {2: 2}])
     queries = vectors_of([{1: 1, 2: 1}, {3: 1}, {}, {9: 1}])
     whole, pruned = run_trials(Subject.of_vectors(documents, 0), queries, [Alike(), Alike(Pruning(top_k=1))], 1)
-    assert whole.touched(queries).tolist() == [4, 1, 0, 0]  # term 1 in two documents, term 2 in two
-    assert pruned.touched(queries).tolist() == [2, 1, 0, 0]  # terms 1, 3 and 2 stay, one a document
-    assert whole.touched(vectors_of([{2: 1}])).tolist() == [2]
-    assert (whole.runs, pruned.runs) == (3, 3)
+    # runs, postings, bytes of planes; term 1 is in two documents, term 2 in two
+    assert whole.work.tolist() == [[2, 4, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert pruned.work.tolist() == [[2, 2, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]]  # 1, 3 and 2 stay, one a document
+
+
+def test_a_dense_run_is_gone_through_document_by_document():
+    documents = vectors_of([{1: 1.0, 2: 1.0} if row % 9 == 0 else {1: 1.0} for row in range(5_000)])
+    (trial,) = run_trials(Subject.of_vectors(documents, 0), vectors_of([{1: 1, 2: 1}, {1: 1}]), [Alike()], 1)
+    assert trial.work.tolist() == [[2, 556, 5_056], [1, 0, 5_056]]  # 5,000 filled up to a multiple of 64
 
 
 def test_progress_counts_documents_of_every_rule():
@@ -190,31 +206,31 @@ def test_ndcg_is_that_of_ir_measures():
 # -- latency -----------------------------------------------------------------------------------------
 
 
-def test_a_model_of_latency_finds_the_line_that_the_times_lie_on():
-    postings = np.array([0, 1_000, 5_000, 20_000])
-    model = LatencyModel.fit(postings, 2e-5 + 1e-9 * postings)
-    assert (model.base, model.rate) == pytest.approx((2e-5, 1e-9))
-    assert model.predict(np.array([3_000])).tolist() == pytest.approx([2.3e-5])
+def test_a_model_of_latency_finds_the_constants_that_the_times_follow():
+    work = np.array([[0, 0], [1_000, 5], [5_000, 0], [20_000, 9]])
+    model = LatencyModel.fit(work, 2e-5 + work @ np.array([1e-9, 3e-6]))
+    assert (model.base, *model.rates) == pytest.approx((2e-5, 1e-9, 3e-6))
+    assert model.predict(np.array([[3_000, 1]])).tolist() == pytest.approx([2.6e-5])
 
 
 def test_a_model_of_latency_never_has_a_negative_part():
-    falling = LatencyModel.fit(np.array([10, 20]), np.array([2.0, 1.0]))
-    assert falling.rate == 0
+    falling = LatencyModel.fit(np.array([[10], [20]]), np.array([2.0, 1.0]))
+    assert falling.rates == (0,)
     assert 1 < falling.base < 2
-    steep = LatencyModel.fit(np.array([10, 20]), np.array([1.0, 3.0]))  # the line through them is -1 + 0.2 x
+    steep = LatencyModel.fit(np.array([[10], [20]]), np.array([1.0, 3.0]))  # the line through them is -1 + 0.2 x
     assert steep.base == 0
-    assert 0.1 < steep.rate < 0.15
+    assert 0.1 < steep.rates[0] < 0.15
 
 
 def test_the_error_of_a_model_is_that_of_its_mean():
-    model = LatencyModel(0.0, 1.0)
-    assert model.error(np.array([1, 3]), np.array([2.0, 2.0])) == 0
-    assert model.error(np.array([2, 4]), np.array([1.0, 1.0])) == pytest.approx(2)
+    model = LatencyModel(0.0, (1.0,))
+    assert model.error(np.array([[1], [3]]), np.array([2.0, 2.0])) == 0
+    assert model.error(np.array([[2], [4]]), np.array([1.0, 1.0])) == pytest.approx(2)
 
 
 def test_a_model_needs_times():
     with pytest.raises(BadInput, match="needs measured queries"):
-        LatencyModel.fit(np.zeros(0, np.int64), np.zeros(0))
+        LatencyModel.fit(np.zeros((0, 1), np.int64), np.zeros(0))
 
 
 def test_every_query_is_measured_alone():
@@ -229,7 +245,16 @@ def test_every_query_is_measured_alone():
 
 def candidate(name, size, latency, kept, held=None):
     return Candidate(
-        Alike(Pruning(top_k=name)), float(name), 1, size, latency, kept, kept if held is None else held, (0.0, 1.0), 0.5
+        Alike(Pruning(top_k=name)),
+        float(name),
+        1,
+        size,
+        latency,
+        latency,
+        kept,
+        kept if held is None else held,
+        (0.0, 1.0),
+        0.5,
     )
 
 
@@ -243,7 +268,9 @@ ALL = (WHOLE, MIDDLE, QUICK, SMALL, BEATEN, TWIN)
 
 
 def tuning_of(*candidates):
-    return Tuning(candidates, 10, False, 8, np.arange(4), np.arange(4, 8), LatencyModel(1e-5, 1e-9), 0.01)
+    return Tuning(
+        candidates, 10, False, 8, np.arange(4), np.arange(4, 8), LatencyModel(1e-5, (1e-7, 1e-9, 1e-11)), 0.01
+    )
 
 
 def test_the_front_has_those_that_no_other_beats_in_all_three():
@@ -406,7 +433,7 @@ def test_the_same_seed_gives_the_same_tuning_but_for_times():
 def test_a_prediction_can_be_measured(tuned):
     choice = tuned.choose([Target("terms", 4.0)])
     assert measured_ms(of_vectors(), QUERIES.take(tuned.held), choice.rule) > 0
-    table = in_memory(of_vectors(), QUERIES, choice.rule)
+    (table,) = in_memory(of_vectors(), QUERIES, [choice.rule])
     rows, _ = table.top(QUERIES, 3)
     (trial,) = run_trials(of_vectors(), QUERIES, [choice.rule], 3)
     assert rows.tolist() == trial.rows.tolist()

@@ -1,8 +1,10 @@
+import gc
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -157,6 +159,23 @@ def test_a_change_of_nothing_is_no_change(path):
         assert writer.delete([]) == 0
     with Index.open(path) as index:
         assert index.generation == 0
+
+
+def test_many_small_additions_and_one_large_make_one_transaction_beside_which_one_can_read(path, monkeypatch):
+    monkeypatch.setattr(writer_module, "BLOCK", 1000)
+    with Index.open(path) as reader, IndexWriter(path) as writer:
+        for number in range(300):
+            put(writer, {f"s{number}": {0: 1.0}})
+        ids = [f"l{number}" for number in range(2500)]
+        writer.add(
+            ids, [{"text": "x" * 2000}] * 2500, vectors_of([{1: 1.0}] * 2500)
+        )  # more than SQLite keeps in memory
+        writer.delete(["s7", "l2499"])
+        assert (len(writer), len(reader), reader.refresh()) == (2801, 3, False)
+        assert found(reader, {0: 1.0}) == [("c", 2.0), ("a", 1.0), ("b", 1.0)]
+        writer.commit()
+        assert reader.refresh()
+        assert (len(reader), len(found(reader, {0: 1.0}, 5000)), reader.check()) == (2801, 302, [])
 
 
 def test_filters_see_what_searches_see(path):
@@ -368,30 +387,56 @@ def test_what_is_no_index_cannot_be_written(tmp_path, path):
     assert not (tmp_path / "writer.lock").exists()
 
 
+@contextmanager
+def read_only(tmp_path, path):
+    """A copy of a folder where nothing can be written."""
+    disk = tmp_path / "disk"
+    disk.mkdir(exist_ok=True)
+    if os.geteuid():
+        shutil.copytree(path, disk / "i")
+        (disk / "i").chmod(0o555)
+        yield disk / "i"
+        (disk / "i").chmod(0o755)
+        shutil.rmtree(disk / "i")
+        return
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("root may write everywhere, and may not mount here")
+    shutil.copytree(path, disk / "i")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    try:
+        yield disk / "i"
+    finally:
+        gc.collect()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_a_read_only_folder_is_read_and_not_written(tmp_path, path):
     with IndexWriter(path) as writer:
         writer.delete(["a"])
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "tmpfs", str(disk)]
-    if os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("root may write everywhere, and may not mount here")
-    shutil.copytree(path, disk / "i")
-    if os.geteuid():
-        (disk / "i").chmod(0o555)
-    else:
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    try:
+    with read_only(tmp_path, path) as folder:
         with pytest.raises(OSError, match=r"[Rr]ead-only|denied"):
-            IndexWriter(disk / "i")
-        with Index.open(disk / "i") as index:
+            IndexWriter(folder)
+        with Index.open(folder) as index:
             assert [id for id, _ in found(index, {0: 1.0})] == ["c", "b"]
             assert index.check() == []
-    finally:
-        if os.geteuid():
-            (disk / "i").chmod(0o755)
-        else:
-            subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_what_a_killed_writer_left_is_read_from_a_read_only_folder_too(tmp_path, path):
+    with IndexWriter(path) as writer, Index.open(path):
+        writer.delete(["a"])
+        writer.commit()
+        shutil.copytree(path, tmp_path / "killed")  # its last change is in the log alone
+    assert (tmp_path / "killed" / "index.sqlite-wal").stat().st_size
+    with read_only(tmp_path, tmp_path / "killed") as folder, Index.open(folder) as index:
+        assert [id for id, _ in found(index, {0: 1.0})] == ["c", "b"]
+        assert index.check() == []
+    for name in ("wal", "shm"):
+        (path / f"index.sqlite-{name}").unlink(missing_ok=True)
+    connection = sqlite3.connect(path / "index.sqlite")
+    connection.execute("PRAGMA journal_mode = WAL")  # killed between emptying the log and saying that there is none
+    connection.close()
+    with read_only(tmp_path, path) as folder, Index.open(folder) as index:
+        assert [id for id, _ in found(index, {0: 1.0})] == ["c", "b"]
 
 
 # -- compaction ----------------------------------------------------------------------------------

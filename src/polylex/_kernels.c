@@ -36,24 +36,21 @@
 
 #define BLOCK 65536 /* documents of a segment at most: what 16 bits can tell apart */
 #define STRIDE 64   /* documents looked at together; BLOCK is a multiple, and planes are filled up to one */
-#ifndef PLANE_AHEAD
-#define PLANE_AHEAD 4096
-#endif
-#ifndef PANEL
-#define PANEL 4096
-#endif
-//  /* documents whose sums stay in the first cache while plane after plane is added */
+#define PANEL 4096  /* documents whose sums stay in the first cache while plane after plane is added */
 #define PLANES 256  /* of a query at most: their sums must fit 16 bits and still be precise */
 #define GROUP 16    /* documents of which the greatest estimate stands for all */
 #define BINS 2048   /* into which estimates are sorted to find about the k-th */
-#define NEVER -3e38f /* score of a document that is no hit */
+#define LEAST 1e-30f /* numbers that are added between these lose no more than ROUNDING each */
+#define MOST 1e30f
+#define NEVER -3e38f    /* score of a document that is no hit */
+#define ROUNDING 1.2e-7 /* of one float operation, relative, and a little more */
 #define UNROLL 16   /* postings added at once: as many float weights as a cache line holds */
 /* Postings that are asked for ahead. The processor looks ahead by itself, but not across pages and not from one run
  * to the next; measured at 100k documents, doing so by hand takes a third off a search. */
 #define AHEAD 512
-#define LOOKUP 64  /* documents are looked up in a run one by one where it has this many times more postings */
-#define FEW 256    /* allowed documents of a segment that are scored one by one */
-#define ROUNDING 1.2e-7 /* of one float operation, relative, and a little more */
+#define LOOKUP 64 /* documents are looked up in a run one by one where it has this many times more postings */
+#define BATCH 32   /* documents whose weights are asked for together */
+#define FEW 256   /* allowed documents of a segment that are scored one by one */
 
 typedef struct {
     const uint32_t *terms;   /* [runs] increasing */
@@ -61,7 +58,7 @@ typedef struct {
     const float *bounds;     /* [runs] greatest weight of a run */
     const uint32_t *dense;   /* [planes] the runs that have a plane, increasing */
     const uint32_t *before;  /* [planes + 1] postings of dense runs before each, and of all */
-    const uint8_t *plane;    /* [planes, rows up to a STRIDE] weights in units of bound / 255, not rounded down */
+    const uint8_t *plane;    /* [planes, rows up to a STRIDE] uint8_t weights, or rounded up to units of bound / 255 */
     const uint16_t *ranks;   /* [planes, strides] documents of a plane before each STRIDE */
     const uint16_t *offsets; /* [sparse] document, relative to first_row */
     const void *weights;     /* float or uint16_t [postings], or uint8_t [sparse] in units of bound / 255 */
@@ -114,6 +111,9 @@ typedef struct {
     Run *runs;          /* [terms of a query] */
 } Scratch;
 
+/* Bytes of a plane. */
+static int64_t width(const Segment *segment) { return (segment->rows + STRIDE - 1) / STRIDE * STRIDE; }
+
 /* -- finding the runs of a query --------------------------------------------------------------- */
 
 /* First of values[low .. high) that is not below `value`. */
@@ -148,7 +148,7 @@ static void lower_bounds(const Segment *segment, const Query *query, Run *runs) 
 /* What the segment has for its run `at`, of which `plane` says where it stands, or would, among the dense ones.
  * Returns -1 where its postings lie outside of the segment. */
 static int describe(const Segment *segment, int64_t at, int64_t plane, float weight, Run *run) {
-    const int64_t stride = (segment->rows + STRIDE - 1) / STRIDE * STRIDE, before = segment->before[plane];
+    const int64_t bytes = width(segment), before = segment->before[plane];
     const int64_t start = segment->starts[at], end = segment->starts[at + 1];
     if (start > end || end > segment->postings)
         return -1;
@@ -156,7 +156,7 @@ static int describe(const Segment *segment, int64_t at, int64_t plane, float wei
     run->factor = weight;
     run->unit = weight * (segment->bounds[at] / 255.0f);
     run->bound = (double)weight * segment->bounds[at];
-    run->plane = plane < segment->planes && segment->dense[plane] == at ? segment->plane + plane * stride : NULL;
+    run->plane = plane < segment->planes && segment->dense[plane] == at ? segment->plane + plane * bytes : NULL;
     if (segment->weight_size == 1)
         run->factor = run->unit;
     if (segment->weight_size > 1)
@@ -164,7 +164,7 @@ static int describe(const Segment *segment, int64_t at, int64_t plane, float wei
     else
         run->weights = run->plane ? NULL : (const uint8_t *)segment->weights + (start - before);
     if (run->plane) {
-        run->offsets = segment->ranks + plane * (stride / STRIDE);
+        run->offsets = segment->ranks + plane * (bytes / STRIDE);
         return 0;
     }
     run->offsets = segment->offsets + (start - before);
@@ -203,10 +203,10 @@ static void set_margins(const Segment *segment, Plan *plan) {
         if (!run->plane)
             continue;
         units += run->unit;
-        plan->certain &= run->unit > 1e-30f;
+        plan->certain &= run->unit > LEAST;
     }
     plan->bound *= 1 + plan->rounding;
-    plan->certain &= plan->bound < 1e30;
+    plan->certain &= plan->bound < MOST;
     /* A plane adds floor(byte * level / 256) steps, level = ceil(256 * unit / scale), so that a step is lost or won
      * for each; and with weights more precise than the plane, whose bytes are rounded up, up to one unit. */
     plan->scale = (float)(256 * units / (65535 - PLANES));
@@ -272,7 +272,7 @@ static const Run *next_sparse(const Plan *plan, int64_t from) {
 
 /* The products of all sparse runs, in the order of the terms. */
 static void add_sparse(const Segment *segment, const Plan *plan, float *scores) {
-    memset(scores, 0, BLOCK * sizeof *scores);
+    memset(scores, 0, (size_t)width(segment) * sizeof *scores);
     for (const Run *run = next_sparse(plan, 0), *next; run; run = next) {
         next = next_sparse(plan, run - plan->runs + 1);
         if (next)
@@ -292,8 +292,8 @@ WIDE static void add_plane(uint16_t *restrict sums, const uint8_t *restrict plan
 }
 
 static void add_planes(const Segment *segment, const Plan *plan, uint16_t *sums) {
-    const int64_t end = (segment->rows + STRIDE - 1) / STRIDE * STRIDE;
-    memset(sums, 0, BLOCK * sizeof *sums);
+    const int64_t end = width(segment);
+    memset(sums, 0, (size_t)end * sizeof *sums);
     for (int64_t base = 0; base < end; base += PANEL)
         for (int64_t i = 0; i < plan->count; i++) {
             const Run *run = plan->runs + i;
@@ -353,7 +353,7 @@ static void offer(Hits *hits, float score, int64_t row) {
     }
 }
 
-/* What a score must exceed. Rows come in increasing order, so one that only equals the worst hit's never replaces it. */
+/* What a score must exceed: rows increase, so that one which only equals the worst hit's never replaces it. */
 static float threshold(const Hits *hits) { return hits->size == hits->capacity ? hits->scores[0] : 0.0f; }
 
 /* -- which documents are allowed ---------------------------------------------------------------- */
@@ -444,9 +444,9 @@ WIDE static float reached_by(const float *values, int64_t count, int64_t k, floa
         return 0;
     for (int64_t i = 0; i < count; i++)
         greatest = values[i] > greatest ? values[i] : greatest;
-    const float scale = (BINS - 1) / greatest;
-    if (!(scale < 1e30f))
+    if (!(greatest > LEAST && greatest < MOST)) /* a damaged file can have made it infinite */
         return 0;
+    const float scale = (BINS - 1) / greatest;
     for (int64_t i = 0; i < count; i++)
         bins[values[i] > 0 ? (int)(values[i] * scale) : 0]++;
     for (int bin = BINS - 1; bin > 0; bin--) {
@@ -508,21 +508,28 @@ static int64_t count_nonzero(const uint8_t *bytes, int64_t count) {
     return found;
 }
 
-/* Adds the products of a dense run to some documents; returns -1 where its plane has more of them than weights. */
+/* Adds the products of a dense run to some documents; returns -1 where its plane has more of them than weights.
+ * Where weights are in a place of their own, they are asked for BATCH at a time. */
 static int add_dense_at(const Segment *segment, const Run *run, const uint16_t *chosen, int64_t count, float *exact) {
-    for (int64_t i = 0; i < count; i++) {
-        const uint16_t document = chosen[i];
-        if (!run->plane[document])
-            continue;
-        if (!run->weights) {
-            exact[document] += of_byte(run->plane[document]) * run->factor;
-            continue;
+    for (int64_t first = 0; first < count; first += BATCH) {
+        const int64_t size = count - first < BATCH ? count - first : BATCH;
+        int64_t positions[BATCH];
+        for (int64_t i = 0; i < size; i++) {
+            const uint16_t document = chosen[first + i];
+            const int64_t stride = document / STRIDE;
+            if (!run->plane[document] || !run->weights)
+                continue;
+            positions[i] = run->offsets[stride] + count_nonzero(run->plane + stride * STRIDE, document % STRIDE);
+            if (positions[i] >= run->count)
+                return -1;
+            PREFETCH((const char *)run->weights + positions[i] * segment->weight_size);
         }
-        const int64_t position = run->offsets[document / STRIDE] +
-                                 count_nonzero(run->plane + document / STRIDE * STRIDE, document % STRIDE);
-        if (position >= run->count)
-            return -1;
-        exact[document] += product(segment, run, position);
+        for (int64_t i = 0; i < size; i++) {
+            const uint16_t document = chosen[first + i];
+            if (run->plane[document])
+                exact[document] += run->weights ? product(segment, run, positions[i])
+                                                : of_byte(run->plane[document]) * run->factor;
+        }
     }
     return 0;
 }
@@ -625,8 +632,7 @@ EXPORT int64_t polylex_scratch_bytes(int64_t terms) {
  */
 EXPORT int64_t polylex_search(const Segment *segments, int64_t segment_count, const Allowed *allowed,
                               const uint32_t *terms, const float *weights, const int64_t *indptr, int64_t queries,
-                              int64_t k, char *memory, float *hit_scores, int64_t *hit_rows,
-                              int64_t *found) {
+                              int64_t k, char *memory, float *hit_scores, int64_t *hit_rows, int64_t *found) {
     Scratch scratch = carve(memory);
     memset(found, 0, (size_t)queries * sizeof *found);
     for (int64_t s = 0; s < segment_count; s++) {

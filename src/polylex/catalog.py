@@ -659,7 +659,7 @@ def connect_read(path: Path) -> sqlite3.Connection:
         return connection
     except sqlite3.OperationalError as fault:
         connection.close()
-        if _is(fault, _READONLY, "readonly"):  # a writer was killed in the middle; undoing that is writing
+        if _is(fault, _READONLY, "readonly"):
             _recover(path)
             return _connect(uri)
         log = path.with_name(f"{path.name}-wal")
@@ -673,10 +673,15 @@ def connect_read(path: Path) -> sqlite3.Connection:
 
 
 def _recover(path: Path) -> None:
-    """Let SQLite undo what a killed writer left half done."""
+    """Let SQLite undo what a killed writer left half done. Raises CorruptIndex where nothing may be written."""
     connection = _connect(path.resolve().as_uri())
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as fault:
+        raise CorruptIndex(
+            f"{path} was left half written by a process that was killed, and this folder does not let that be undone "
+            f"({fault}); open it once where it can be written"
+        ) from None
     finally:
         connection.close()
 

@@ -124,6 +124,7 @@ def read_documents(
     on_error: OnError = "stop",
     on_skip: Callable[[BadRecord], None] | None = None,
     max_chars: int = MAX_CHARS,
+    only: Callable[[int], bool] | None = None,
 ) -> Iterator[Document]:
     """Documents of files and folders, in order. Memory does not grow with them, but for 16 bytes an id.
 
@@ -143,6 +144,7 @@ def read_documents(
     text_fields  as in document_text
     on_error     "stop" raises at the first faulty record; "skip" hands it to `on_skip` and goes on
     max_chars    characters a text may have; a line may have 16 times as many bytes, at least 16 million
+    only         which files to read, by their number in `find_files`, from 0; all by default
 
     Raises BadInput at once for arguments that cannot be used and paths that are not there; while reading, BadRecord
     (RecordTooLong, DuplicateRecord) for a record or file, and MissingExtra where a format needs a package.
@@ -151,7 +153,8 @@ def read_documents(
         raise BadInput(f"text_fields must be a list of names such as ['title', 'text'], got {text_fields!r}")
     columns = text_fields or (*TITLE_FIELDS, *BODY_FIELDS)
     shape = _Shape(id_field, ID_FIELDS, columns, lambda fields: document_text(fields, text_fields), max_chars)
-    return _read(find_files(paths, format), shape, _Faults(on_error, on_skip))
+    files = [file for number, file in enumerate(find_files(paths, format)) if only is None or only(number)]
+    return _read(files, shape, _Faults(on_error, on_skip))
 
 
 def read_queries(

@@ -26,6 +26,10 @@
     ├── EngineError (RuntimeError)       a search engine said no; what it said is in the message
     │   └── EngineUnreachable            it is not there, too slow or overloaded: trying again may help
     ├── MissingExtra (ImportError)       an optional dependency; names the pip line
+    ├── AccessDenied (PermissionError)   a server that wants a key, or another one, or is not to be changed
+    ├── ServerError (RuntimeError)       a server that answered with a fault of its own, or with no answer of ours
+    │   ├── ServerBusy                   it says: later; carries `retry_after`
+    │   └── ServerUnreachable (ConnectionError)  no connection, a broken one, or no answer in time
     └── RunStopped (RuntimeError)        a training run that must not go on
         ├── DivergedRun                  its loss or gradient is no number any more
         └── CollapsedRun                 its sparse space no longer means the texts; see polylex.train.monitor
@@ -166,6 +170,36 @@ class MissingExtra(PolylexError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f'{purpose} needs {package}, which is not installed. Run: pip install "polylex[{extra}]"')
+
+
+class AccessDenied(PolylexError, PermissionError):
+    """A server that wants an API key, or one with more rights, or that is not writable."""
+
+
+class ServerError(PolylexError, RuntimeError):
+    """A server that could not do what was asked, or whose answer is not one of a Polylex server.
+
+    status  int  of HTTP; 0 where there was no answer
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerBusy(ServerError):
+    """A server that has too much to do, is starting or is stopping; asked as often as the caller's Retries allow.
+
+    retry_after  float  seconds that it asks to wait, 0 where it does not say
+    """
+
+    def __init__(self, message: str, status: int, retry_after: float) -> None:
+        super().__init__(message, status)
+        self.retry_after = retry_after
+
+
+class ServerUnreachable(ServerError, ConnectionError):
+    """A server that no connection led to, that broke it, or that did not answer in time."""
 
 
 class RunStopped(PolylexError, RuntimeError):

@@ -109,7 +109,7 @@ class Fit:
 
     def _add_weights(self, weights: NDArray[np.float32]) -> None:
         kept = self.profile.rounded(weights)
-        changed = kept != weights
+        changed = (kept != weights) & (kept > 0)
         self._weights += len(weights)
         self._lost += int((kept == 0).sum())
         if self.profile.ceiling is not None:

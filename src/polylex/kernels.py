@@ -139,7 +139,7 @@ class SegmentTable:
             queries.indptr.ctypes.data,
             len(queries),
             rows.shape[1],
-            _memory(_library.polylex_scratch_bytes(len(queries.terms))).ctypes.data,
+            _memory(_library.polylex_scratch_bytes(len(queries.terms))),
             scores.ctypes.data,
             rows.ctypes.data,
             found.ctypes.data,
@@ -175,12 +175,12 @@ class SegmentTable:
         return None
 
 
-def _memory(size: int) -> NDArray[np.uint8]:
-    """At least `size` bytes, the same ones for every call of a thread."""
-    if getattr(_scratch, "memory", np.zeros(0)).nbytes < size:
+def _memory(size: int) -> int:
+    """Address of at least `size` bytes, the same ones for every call of a thread."""
+    if getattr(_scratch, "size", 0) < size:
         _scratch.memory = np.zeros(size, np.uint8)
-    memory: NDArray[np.uint8] = _scratch.memory
-    return memory
+        _scratch.size, _scratch.address = size, _scratch.memory.ctypes.data
+    return int(_scratch.address)
 
 
 def _describe(segment: Segment) -> _Segment:

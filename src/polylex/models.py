@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polylex.errors import ModelNotFound
+from polylex.errors import MissingExtra, ModelNotFound
 
 if TYPE_CHECKING:
+    from polylex.model.placed import PlacedEncoder
     from polylex.runtime.encoder import Encoder
 
 DEFAULT = "polylex-mini"
@@ -66,6 +67,21 @@ def load(
     if not Path(model).is_dir():
         encoder.source = str(model)  # a name means the same on another machine, a folder of this one may not
     return encoder
+
+
+def load_on(model: str | os.PathLike[str], device: str, *, batch_size: int = 32) -> PlacedEncoder:
+    """Open a PyTorch model on a device, such as "cuda" or "cuda:1", to encode many texts; needs polylex[model].
+
+    model       folder or hub id with the weights in PyTorch's layout: what was trained, not what was exported from it
+    batch_size  windows encoded at one time
+
+    Raises BadInput for a device that is not there, BadModel for a folder of another kind, MissingExtra.
+    """
+    try:
+        from polylex.model.placed import PlacedEncoder
+    except ImportError:
+        raise MissingExtra("torch", "model", f"Encoding on {device}") from None
+    return PlacedEncoder(model, device, batch_size=batch_size)
 
 
 def _open(folder: Path, threads: int | None) -> Encoder:

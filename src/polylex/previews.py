@@ -15,43 +15,42 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polylex.errors import BadInput
+from polylex.errors import BadInput, CorruptIndex
 from polylex.kernels import Allowed, SegmentTable
-from polylex.postings import Segment, invert
-from polylex.prune import Pruning, Ranking
+from polylex.postings import Segment
+from polylex.prune import Pruning
 from polylex.snapshot import Snapshot, Top
 from polylex.vectors import SparseVectors
 
 BYTES_PER_POSTING = 12  # of memory, for what all rules share: offset 2, weight 4, place 2, weight in that order 4
 _BYTES_PER_KEPT = 6  # and for what one rule leaves
-_SHALLOW = np.iinfo(np.uint16).max
 
 
 class _Source:
-    """A segment, prepared to be pruned by one rule after another."""
+    """A segment, prepared to be pruned by one rule after another.
+
+    offsets  uint16 [postings]  document of each posting, run by run: planes are written out as lists
+    weights  [postings]         as the segment has them
+    places   uint [postings]    how many terms of the document are heavier; ties by term
+    sorted   float32 [postings] the weights, document by document, heaviest first
+    """
 
     def __init__(self, segment: Segment) -> None:
-        vectors = segment.vectors()
         self._segment = segment
-        # Every run as a list: planes pay for themselves on disk, not in a copy that is soon replaced.
-        self._arrays = invert(vectors, segment.precision, dense_from=segment.rows + 1)
-        ranks = Ranking(vectors).ranks
-        self._starts = vectors.indptr
-        self._sorted = np.empty(vectors.nnz, np.float32)  # the weights, each document's heaviest first
-        self._sorted[np.repeat(vectors.indptr[:-1], np.diff(vectors.indptr)) + ranks] = vectors.weights
-        ranks = np.minimum(ranks, _SHALLOW).astype(np.uint16)
-        self._ranks = ranks[np.argsort(vectors.terms, kind="stable")]  # in the order of the postings
-
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """Terms of each document."""
-        return np.diff(self._starts)
+        self._offsets, self._weights = _lists(segment)
+        weights = _floats(segment, self._weights)
+        order = _heaviest_first(self._offsets, weights)
+        self._sorted = weights[order]
+        self.lengths = np.bincount(self._offsets, minlength=segment.rows)
+        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+        places = np.empty(len(order), np.min_scalar_type(int(self.lengths.max(initial=0))))
+        places[order] = np.arange(len(order)) - np.repeat(self._starts[:-1], self.lengths)
+        self._places = places
 
     def cut(self, rule: Pruning) -> NDArray[np.int64]:
         """Terms of each document that a rule keeps, int64 [rows]; exactly as many as the rule itself."""
@@ -78,36 +77,81 @@ class _Source:
         limit = share * total - 1e-12 * np.maximum(total, 1.0)
         return self._prefix(lambda at, rows: running[at] - first[rows] < limit[rows])
 
-    def _prefix(
-        self, holds: Callable[[NDArray[np.int64], NDArray[np.intp]], NDArray[np.bool_]]
-    ) -> NDArray[np.int64]:
-        """For how many of its heaviest terms something holds, for each document; where it fails, it fails from there."""
+    def _prefix(self, holds: Callable[[NDArray[np.int64], NDArray[np.intp]], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """For how many of its heaviest terms something holds, for each document; once it fails, it fails."""
         low, high = self._starts[:-1].copy(), self._starts[1:].copy()
         while (open_ := np.flatnonzero(low < high)).size:
             middle = (low[open_] + high[open_]) // 2
             further = holds(middle, open_)
             low[open_[further]] = middle[further] + 1
             high[open_[~further]] = middle[~further]
-        return low - self._starts[:-1]
+        lengths: NDArray[np.int64] = low - self._starts[:-1]
+        return lengths
 
     def pruned(self, kept: NDArray[np.int64]) -> Segment:
         """The segment with so many terms of each document."""
-        arrays, cut = self._arrays, np.minimum(kept, _SHALLOW + 1).astype(np.uint32)
-        keep = self._ranks < cut[arrays["offsets"]]
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])[arrays["starts"]]
-        filled = np.diff(starts) > 0
-        return self._copy(
-            terms=arrays["terms"][filled],
-            starts=np.append(starts[:-1][filled], starts[-1]).astype(np.uint32),
-            bounds=arrays["bounds"][filled],  # no tighter than need be
-            offsets=arrays["offsets"][keep],
-            weights=arrays["weights"][keep],
+        old = self._segment
+        keep = self._places < kept.astype(self._places.dtype)[self._offsets]
+        counts = np.add.reduceat(keep, old.starts[:-1], dtype=np.int64) if len(old.terms) else old.starts[:-1]
+        filled = counts > 0
+        return Segment(
+            old.path,
+            old.first_row,
+            old.rows,
+            terms=old.terms[filled],
+            starts=np.append(0, np.cumsum(counts[filled])).astype(np.uint32),
+            bounds=old.bounds[filled],  # no tighter than need be
+            dense=np.zeros(0, np.uint32),
+            before=np.zeros(1, np.uint32),
+            planes=np.zeros(0, np.uint8),
+            ranks=np.zeros(0, np.uint16),
+            offsets=self._offsets[keep],
+            weights=self._weights[keep],
+            vocab=old.vocab,
         )
 
-    def _copy(self, **arrays: NDArray[Any]) -> Segment:
-        old, own = self._segment, self._arrays
-        planes = {name: own[name] for name in ("dense", "before", "planes", "ranks")}
-        return Segment(old.path, old.first_row, old.rows, **{**planes, **arrays}, vocab=old.vocab)
+
+def _lists(segment: Segment) -> tuple[NDArray[np.uint16], NDArray[Any]]:
+    """Documents and stored weights of all postings, run by run. Raises CorruptIndex."""
+    offsets, weights = segment.offsets, segment.weights
+    if not len(segment.dense):
+        return offsets, weights
+    in_bytes = segment.precision == "u8"
+    all_offsets = np.empty(segment.postings, np.uint16)
+    all_weights = np.empty(segment.postings, np.uint8) if in_bytes else weights
+    sparse = np.ones(segment.postings, bool)
+    for run in segment.dense.tolist():
+        part, found = slice(int(segment.starts[run]), int(segment.starts[run + 1])), segment.run(run)
+        if found is None:
+            raise CorruptIndex(f"{segment.path} is damaged: a run of postings lies outside of the file; restore it")
+        sparse[part], all_offsets[part] = False, found[0]
+        if in_bytes:
+            all_weights[part] = found[1]
+    all_offsets[sparse] = offsets
+    if in_bytes:
+        all_weights[sparse] = weights
+    return all_offsets, all_weights
+
+
+def _floats(segment: Segment, stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Weights of all postings, run by run, as `Segment.vectors` has them."""
+    weights: NDArray[np.float32] = stored.astype(np.float32, copy=False)
+    if segment.precision == "u16":
+        weights = (stored.astype(np.uint32) << np.uint32(15)).view(np.float32)
+    elif segment.precision == "u8":
+        lengths = np.diff(segment.starts.astype(np.int64)).astype(np.int64)
+        weights = weights * np.repeat(segment.bounds / np.float32(255), lengths)
+        weights = np.maximum(weights, np.finfo(np.float32).smallest_subnormal)
+    return weights
+
+
+def _heaviest_first(offsets: NDArray[np.uint16], weights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Postings, document by document, heaviest first; ties stay in the order of terms."""
+    # Positive floats sort as their bits do, and 16 bits at a time are sorted in linear time.
+    bits = ~weights.view(np.uint32)
+    order = np.argsort((bits & np.uint32(0xFFFF)).astype(np.uint16), kind="stable")
+    order = order[np.argsort((bits >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
+    return order[np.argsort(offsets[order], kind="stable")]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +221,7 @@ class Previews:
         if needed > self._limit:
             self._sources.clear()
             raise BadInput(
-                f"the index has {_postings(snapshot):,} postings; to preview a pruning takes {needed:,} bytes of "
+                f"the index has {_postings(snapshot):,} postings; previewing a pruning takes {needed:,} bytes of "
                 f"memory, {self._limit:,} are allowed. Allow more, or prune the index with `polylex prune`"
             )
         names = _names(snapshot)

@@ -193,7 +193,7 @@ class Retriever:
         """
         settings = self._one_index().info().settings
         if prune is None:
-            prune = _pruning(settings.get("pruning"))
+            prune = stored_pruning(settings.get("pruning"))
         stream = (as_document(document, text_fields=settings.get("text_fields")) for document in documents)
         count = replaced = 0
         with IndexWriter(self.index.path) as writer:
@@ -270,7 +270,7 @@ class Retriever:
         self.close()
 
 
-def _pruning(stored: object) -> Prune | None:
+def stored_pruning(stored: object) -> Prune | None:
     """The rule that an index was built or pruned with. Raises BadInput where its settings do not tell it whole."""
     if stored is None:
         return None

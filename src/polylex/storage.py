@@ -211,9 +211,13 @@ def save_vectors(path: Path | str, vectors: SparseVectors, ids: Sequence[str] | 
 
 
 def write_vectors(
-    folder: Path, name: Callable[[str], str], vectors: SparseVectors, ids: Sequence[str] | None = None
+    folder: Path,
+    name: Callable[[str], str],
+    vectors: SparseVectors,
+    ids: Sequence[str] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Written:
-    """What `save_vectors` does, under a name made of the content's SHA-256 (hex)."""
+    """What `save_vectors` does, under a name made of the content's SHA-256 (hex); `notes` go into the metadata."""
     if ids is not None and len(ids) != len(vectors):
         raise BadInput(f"{len(ids)} ids for {len(vectors)} vectors; give one id a row, or none at all")
     arrays: dict[str, NDArray[Any]] = {
@@ -223,7 +227,7 @@ def write_vectors(
     }
     if ids is not None:
         arrays["ids"] = np.frombuffer(json.dumps(list(ids), separators=(",", ":")).encode("ascii"), np.uint8)
-    metadata = {"format": VECTORS_FORMAT, "version": VECTORS_VERSION, "vocab": vectors.vocab}
+    metadata = {**(notes or {}), "format": VECTORS_FORMAT, "version": VECTORS_VERSION, "vocab": vectors.vocab}
     return write_arrays(folder, name, arrays, metadata)
 
 

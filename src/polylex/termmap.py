@@ -1,6 +1,7 @@
 """TermMap: dense ids for the terms that a collection uses, for engines whose id space is small or pays per dimension.
 
-terms = TermMap.learn(vectors)                 # or .grown(vectors) of one that exists: old ids stay
+terms = TermMap(vectors.vocab, np.unique(vectors.terms))
+terms = terms.grown(more.terms)                # old ids stay
 terms.save("articles.map")
 dense = terms.to_dense(vectors)                # ids 0, 1, 2, ...; dense.vocab is that of the map
 
@@ -35,7 +36,7 @@ class TermMap:
     """
 
     def __init__(self, vocab: str, terms: NDArray[np.uint32], sizes: Sequence[int] = ()) -> None:
-        """Take the parts; `learn` or `load` make them. Raises BadVectors for a term that is there twice."""
+        """Take the parts; `sizes` only where it has grown. Raises BadVectors for a term that is there twice."""
         self.vocab = vocab
         self.terms = np.ascontiguousarray(terms, np.uint32)
         self.sizes = tuple(sizes) or (len(terms),)
@@ -48,20 +49,12 @@ class TermMap:
     def __len__(self) -> int:
         return len(self.terms)
 
-    @classmethod
-    def learn(cls, vectors: SparseVectors) -> TermMap:
-        """The terms of these vectors, in their order."""
-        return cls(vectors.vocab, np.unique(vectors.terms))
-
-    def grown(self, vectors: SparseVectors) -> TermMap:
-        """The map with the new terms of `vectors` behind the old ones; itself if there are none."""
-        self._require(vectors, {self.vocab}, "has terms of")
-        new = np.setdiff1d(vectors.terms, self.terms)
-        return (
-            self
-            if not len(new)
-            else TermMap(self.vocab, np.concatenate([self.terms, new]), (*self.sizes, len(self) + len(new)))
-        )
+    def grown(self, terms: NDArray[np.uint32]) -> TermMap:
+        """The map with those of `terms` that are new to it behind the old ones; itself if there are none."""
+        new = np.setdiff1d(terms, self.terms)
+        if not len(new):
+            return self
+        return TermMap(self.vocab, np.concatenate([self.terms, new]), (*self.sizes, len(self) + len(new)))
 
     # -- mapping ---------------------------------------------------------------------------------
 
@@ -75,7 +68,7 @@ class TermMap:
         return hashlib.sha256(data).hexdigest()
 
     @cached_property
-    def _spaces(self) -> set[str]:
+    def spaces(self) -> set[str]:
         """Fingerprints of this map and of what it has grown from, whose ids mean the same."""
         return {self._fingerprint(size) for size in self.sizes}
 
@@ -107,7 +100,7 @@ class TermMap:
 
     def to_terms(self, dense: SparseVectors) -> SparseVectors:
         """What `to_dense` was given, of this map or of one that it has grown from. Raises VocabMismatch, BadVectors."""
-        self._require(dense, self._spaces, "makes ids of")
+        self._require(dense, self.spaces, "makes ids of")
         if dense.nnz and int(dense.terms.max()) >= len(self):
             raise BadVectors(f"dense id {dense.terms.max()} is not in [0, {len(self)})")
         return _reordered(dense, self.terms[dense.terms], self.vocab)

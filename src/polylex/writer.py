@@ -131,8 +131,11 @@ class IndexWriter:
 
     def __len__(self) -> int:
         """Documents, with the changes that are not committed."""
-        waiting = sum(len(vectors) for _, vectors in self._waiting) - len(self._dropped)
-        return sum(part.live for part in self._parts) + waiting
+        return sum(part.live for part in self._parts) + self._rows_waiting - len(self._dropped)
+
+    @property
+    def _rows_waiting(self) -> int:
+        return self._next_row - self._waiting[0][0] if self._waiting else 0
 
     @property
     def generation(self) -> int:
@@ -165,7 +168,7 @@ class IndexWriter:
         fields = [{}] * len(ids) if fields is None else fields
         self._check(ids, fields, vectors)
         self._begin()
-        if self._waiting and sum(len(some) for _, some in self._waiting) + len(ids) > BLOCK:
+        if self._waiting and self._rows_waiting + len(ids) > BLOCK:
             self._seal()
         with self._operation():
             known = sorted(self._catalog.rows_of(ids).values()) if replace else []

@@ -22,12 +22,16 @@ from polylex.cli.diagnose import diagnose
 from polylex.cli.encode import encode
 from polylex.cli.evaluate import evaluate
 from polylex.cli.explain import explain
+from polylex.cli.export import export, import_
 from polylex.cli.fuse import fuse
 from polylex.cli.index import index
 from polylex.cli.info import check, info
+from polylex.cli.mcp import mcp
+from polylex.cli.merge import merge
 from polylex.cli.prune import prune
 from polylex.cli.repair import repair
 from polylex.cli.search import search
+from polylex.cli.serve import keys, serve
 from polylex.cli.tune import tune
 from polylex.cli.verb import Voice, voice_options
 from polylex.errors import PolylexError
@@ -117,8 +121,14 @@ for verb in (
     compact,
     search,
     explain,
+    serve,
+    keys,
+    mcp,
     encode,
+    merge,
     prune,
+    export,
+    import_,
     tune,
     bm25,
     fuse,

@@ -9,6 +9,7 @@ import click
 from polylex.cli import options
 from polylex.cli.terminal import print_json, show_bytes, show_count
 from polylex.cli.verb import Verb, argument, voice
+from polylex.errors import BadInput
 
 
 @click.command(
@@ -23,23 +24,17 @@ polylex delete articles.plx --ids outdated.txt --missing-ok
 )
 @argument("index", "INDEX", "Folder written by `polylex index`.", type=click.Path())
 @argument("ids", "[ID]...", "Ids of the documents, as hits show them.", nargs=-1)
-@click.option(
-    "--ids",
-    "file",
-    type=click.File("r", encoding="utf-8"),
-    metavar="FILE",
-    help="Ids, one a line; - is standard input.",
-)
+@click.option("--ids", "file", metavar="FILE", help="Ids, one a line; - is standard input.")
 @click.option("--missing-ok", is_flag=True, help="Pass over ids that are not there; otherwise nothing is deleted.")
 @options.as_json
-def delete(index: str, ids: tuple[str, ...], file: Iterator[str] | None, missing_ok: bool, as_json: bool) -> None:
+def delete(index: str, ids: tuple[str, ...], file: str | None, missing_ok: bool, as_json: bool) -> None:
     """Delete documents from an index, all or none. Needs no model.
 
     Their space is given back by and by, when more is written, or by `polylex compact`.
     """
     from polylex.writer import IndexWriter
 
-    wanted = [*ids, *(line.rstrip("\r\n") for line in file or () if line.strip())]
+    wanted = [*ids, *(_read(file) if file else ())]
     if not wanted:
         raise click.UsageError("name the documents: ID... or --ids FILE")
     with IndexWriter(index) as writer:
@@ -49,6 +44,15 @@ def delete(index: str, ids: tuple[str, ...], file: Iterator[str] | None, missing
         print_json({"index": index, "deleted": deleted, "missing": len(set(wanted)) - deleted, "documents": left})
     elif not voice().quiet:
         click.echo(f"Deleted {show_count(deleted, 'document')} from {index}; {left:,} are left")
+
+
+def _read(file: str) -> Iterator[str]:
+    """The ids of a file, one a line."""
+    try:
+        with click.open_file(file, encoding="utf-8") as lines:
+            yield from (line.rstrip("\r\n") for line in lines if line.strip())
+    except UnicodeDecodeError as fault:
+        raise BadInput(f"{file} is no text in UTF-8 ({fault}); write one id a line") from None
 
 
 @click.command(

@@ -13,6 +13,7 @@ import click
 from polylex.cli import options
 from polylex.cli.highlight import words_of
 from polylex.cli.index import Skipped, expected, read
+from polylex.cli.job import encode_job, job_options, open_encoder, partition_of, tell_estimate
 from polylex.cli.terminal import note, print_json, progress, show, show_bytes, show_count, signs_of, stdout, term_name
 from polylex.cli.verb import Verb, argument
 from polylex.errors import BadInput
@@ -37,12 +38,17 @@ polylex encode --text "¿Quién puede casarse?"
 polylex encode articles.jsonl --out articles.safetensors
 polylex encode articles.jsonl --json --top-k 64 > vectors.jsonl
 polylex encode queries.tsv --query --out queries.safetensors
+polylex encode articles.jsonl --shard 3/8 --out articles.job     on one of eight machines; see `polylex merge`
+polylex encode articles.jsonl --estimate 1000000000 --devices 64
 """,
 )
 @argument("inputs", "[INPUT]...", "Files or folders as for `polylex index`; - is standard input.", nargs=-1)
 @click.option("--text", metavar="TEXT", help="Encode this text in place of INPUT.")
 @click.option(
-    "-o", "--out", metavar="FILE", help="safetensors file to write; refused if it exists, unless --overwrite."
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="safetensors file to write; refused if it exists, unless --overwrite. With --shard a folder.",
 )
 @options.as_json
 @click.option("--query", is_flag=True, help="Encode as queries. [default: as documents]")
@@ -50,7 +56,8 @@ polylex encode queries.tsv --query --out queries.safetensors
 @options.documents
 @options.model
 @options.threads
-@click.option("--overwrite", is_flag=True, help="Replace FILE.")
+@job_options
+@click.option("--overwrite", is_flag=True, help="Replace FILE; with --shard, begin anew.")
 def encode(
     inputs: tuple[str, ...],
     text: str | None,
@@ -58,19 +65,35 @@ def encode(
     as_json: bool,
     query: bool,
     top_k: int | None,
-    overwrite: bool,
     **settings: Any,  # noqa: ANN401 - as declared above
 ) -> None:
-    """Turn texts into sparse vectors of readable terms."""
-    _check_usage(inputs, text, out, as_json)
-    from polylex.models import load
+    """Turn texts into sparse vectors of readable terms.
+
+    With --shard, or in a process that torchrun or Slurm started beside others, only a share of INPUT is encoded, into a
+    folder; a killed process goes on where it was when the same command is given again.
+    """
     from polylex.prune import Pruning
 
-    if out:
-        refuse(Path(out), overwrite)
     kind: Kind = "query" if query else "document"
     rule = Pruning(top_k=top_k)
-    encoder = load(settings["model"], threads=settings["threads"])
+    if settings["estimate"]:
+        if not inputs or out:
+            raise click.UsageError("--estimate takes INPUT, and writes no --out")
+        tell_estimate(inputs, kind, rule, {**settings, "as_json": as_json})
+        return
+    launched = bool(out and inputs)
+    partition = partition_of(settings["shard"], settings["split"], from_launcher=launched)
+    if partition is not None:
+        if not out or not inputs:
+            raise click.UsageError("--shard takes INPUT and --out FOLDER")
+        encode_job(partition, inputs, Path(out), kind, rule, {**settings, "as_json": as_json})
+        return
+    _check_usage(inputs, text, out, as_json)
+    if settings["device"] and text is not None and not out and not as_json:
+        raise click.UsageError("--device goes with --out or --json; the table of one text is made on the CPU")
+    if out:
+        refuse(Path(out), settings["overwrite"])
+    encoder, _ = open_encoder(settings)
     if text is not None and not out and not as_json:
         _show_terms(encoder, text, rule(encoder.encode([text], kind=kind)))
         return
@@ -108,10 +131,11 @@ def _texts(
     """Id and text of each record."""
     if kind == "document":
         return ((document.id, document.text) for document in read(inputs, skipped, **settings))
-    return _queries(inputs, skipped, **settings)
+    return queries_of(inputs, skipped, **settings)
 
 
-def _queries(inputs: Sequence[str], skipped: Skipped, **settings: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+def queries_of(inputs: Sequence[str], skipped: Skipped, **settings: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+    """Id and text of each query."""
     from polylex.corpus import read_queries
 
     fields = settings["text_fields"]

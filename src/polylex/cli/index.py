@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +177,10 @@ def read(
     text_fields: list[str] | None,
     on_error: Any,  # noqa: ANN401 - "stop" or "skip", as click has checked
     max_chars: int,
+    only: Callable[[int], bool] | None = None,
     **_: object,
 ) -> Iterator[Document]:
-    """The documents that the options of `options.documents` name."""
+    """The documents that the options of `options.documents` name; `only` as for `read_documents`."""
     from polylex.corpus import read_documents
 
     return read_documents(
@@ -190,6 +191,7 @@ def read(
         on_error=on_error,
         on_skip=skipped,
         max_chars=max_chars,
+        only=only,
     )
 
 

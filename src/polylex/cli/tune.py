@@ -278,9 +278,9 @@ def _print(
     else:
         _show(run.tuning, choice)
     if choice is not None and measured is not None:
-        off = choice.latency_ms / measured - 1
+        off = choice.held_latency_ms / measured - 1
         click.echo(
-            f"\n{choice.rule.name}: {show_bytes(choice.bytes)}, {choice.latency_ms:.3g} ms predicted, "
+            f"\n{choice.rule.name}: {show_bytes(choice.bytes)}, {choice.held_latency_ms:.3g} ms predicted, "
             f"{measured:.3g} ms measured on {len(run.held)} held-out queries ({off:+.0%})"
         )
     if applied is not None:
@@ -322,7 +322,7 @@ def _warn(tuning: Tuning, targets: Sequence[Target], choice: Candidate | None) -
     for target in targets:
         if choice is not None and target.is_quality and choice.held_kept < target.limit:
             note(
-                f"on held-out queries {choice.rule.name} keeps {choice.held_kept:.3f} "
+                f"on held-out queries {choice.rule.name} keeps {choice.held_kept:.4f} "
                 f"({choice.interval[0]:.3f} to {choice.interval[1]:.3f}), short of {target}; more queries, or a "
                 "stricter target, make it safer"
             )

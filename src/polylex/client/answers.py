@@ -53,17 +53,17 @@ class Answer(Sequence[Hit]):
     """The hits of a search, best first, as a sequence; and what else the server says.
 
     hits          tuple of Hit, whose rows are all -1
-    explanations  tuple of Explanation, one a hit; empty where none was asked for
+    explanations  dict: Explanation by document id, of as many hits as the server explains; empty if none was asked for
     terms         tuple of Term, those of the query, heaviest first
     language      Language of the query; None where it could not be told
-    facets        dict: per field asked for, the values of all hits and their counts, most frequent first
+    facets        dict: per field asked for, values and their counts, most frequent first
     pruned        PrunedSize; None where no pruning was asked for
     documents     int, in the index
     encode_ms, search_ms  float, milliseconds in the server
     """
 
     hits: tuple[Hit, ...]
-    explanations: tuple[Explanation, ...]
+    explanations: Mapping[str, Explanation]
     terms: tuple[Term, ...]
     language: Language | None
     facets: Mapping[str, Counts]
@@ -102,13 +102,39 @@ class Changed:
     documents: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server serves.
+
+    version             str    of Polylex
+    model               str    name of the model
+    languages           dict   documents by language code; None where the documents do not tell
+    documents           int
+    terms_per_document  float  mean
+    bytes               int    on disk
+    fields              dict   kind ("text", "keyword", "number", "truth", "list", "object", "mixed") by name
+    writable            bool   whether documents can be added and deleted
+    limits              dict   of one request, by name
+    """
+
+    version: str
+    model: str
+    languages: Mapping[str, int] | None
+    documents: int
+    terms_per_document: float
+    bytes: int
+    fields: Mapping[str, str]
+    writable: bool
+    limits: Mapping[str, float]
+
+
 def read_answer(json: Fields) -> Answer:
     """The answer to a search."""
     query, language, pruned = json["query"], json["query"]["language"], json["pruned"]
-    explanations = [hit["explanation"] for hit in json["hits"]]
+    explained = {hit["id"]: hit["explanation"] for hit in json["hits"] if hit["explanation"]}
     return Answer(
         hits=tuple(Hit(hit["id"], hit["score"], NO_ROW, hit["fields"]) for hit in json["hits"]),
-        explanations=tuple(map(read_explanation, explanations)) if all(explanations) else (),
+        explanations={id: read_explanation(each) for id, each in explained.items()},
         terms=read_terms(query["terms"]),
         language=None if language is None else Language(language["code"], language["name"], language["confidence"]),
         facets={name: [(each["value"], each["count"]) for each in counts] for name, counts in json["facets"].items()},
@@ -173,8 +199,17 @@ def read_changed(json: Fields) -> Changed:
     return Changed(json.get("added", 0), json.get("replaced", 0), json.get("deleted", 0), json["documents"])
 
 
-def read_info(json: Fields) -> Fields:
-    """The description of a server, as it stands."""
-    if not isinstance(json, dict):
-        raise TypeError("not an object")
-    return json
+def read_info(json: Fields) -> ServerInfo:
+    """The description of a server."""
+    languages = json["languages"]
+    return ServerInfo(
+        version=json["version"],
+        model=json["model"]["name"],
+        languages=None if languages is None else {each["code"]: each["documents"] for each in languages},
+        documents=json["documents"],
+        terms_per_document=json["terms_per_document"],
+        bytes=json["bytes"],
+        fields={each["name"]: each["kind"] for each in json["fields"]},
+        writable=json["writable"],
+        limits=json["limits"],
+    )

@@ -108,26 +108,32 @@ class Batcher:
             self._timer = asyncio.get_running_loop().call_later(left, self._dispatch)
         return False
 
-    def _run(self, batch: list[_Job]) -> tuple[SparseVectors, float]:
+    def _run(self, batch: list[_Job]) -> tuple[list[SparseVectors | Exception], float]:
         started = time.perf_counter()
-        vectors = self._encode([job.text for job in batch], batch[0].kind, batch[0].truncate)
-        return vectors, time.perf_counter() - started
+        outcomes = self._attempt(batch)
+        return outcomes, time.perf_counter() - started
 
-    def _finish(self, done: asyncio.Future[tuple[SparseVectors, float]], batch: list[_Job]) -> None:
+    def _attempt(self, batch: list[_Job]) -> list[SparseVectors | Exception]:
+        """A vector of each text; where some text cannot be encoded, the others still are."""
+        try:
+            vectors = self._encode([job.text for job in batch], batch[0].kind, batch[0].truncate)
+        except Exception as fault:
+            return [fault] if len(batch) == 1 else [outcome for job in batch for outcome in self._attempt([job])]
+        return [vectors.take([row]) for row in range(len(batch))]
+
+    def _finish(self, done: asyncio.Future[tuple[list[SparseVectors | Exception], float]], batch: list[_Job]) -> None:
+        outcomes, seconds = done.result()
         self._idle += 1
-        error = done.exception()
-        if error is None:
-            vectors, seconds = done.result()
-            self._seconds += _SMOOTHING * (seconds / len(batch) - self._seconds)
-            if self._on_batch is not None:
-                self._on_batch(len(batch), seconds)
-        for row, job in enumerate(batch):
+        self._seconds += _SMOOTHING * (seconds / len(batch) - self._seconds)
+        if self._on_batch is not None:
+            self._on_batch(len(batch), seconds)
+        for job, outcome in zip(batch, outcomes, strict=True):
             if job.done.done():
                 continue
-            if error is None:
-                job.done.set_result(vectors.take([row]))
+            if isinstance(outcome, Exception):
+                job.done.set_exception(outcome)
             else:
-                job.done.set_exception(error)
+                job.done.set_result(outcome)
         self._dispatch()
 
     def close(self) -> None:

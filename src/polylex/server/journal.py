@@ -13,7 +13,7 @@ _OWN = "event"  # attribute of a record that holds members of its own
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line: time, level, logger, event or message, further members, and where it happened if it failed."""
+    """A record as one line: time, level, logger, event, its members, and the trace of an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

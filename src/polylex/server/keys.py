@@ -54,7 +54,7 @@ class KeyFile:
         """Name the file; it need not be there yet."""
         self.path = Path(path)
 
-    def keys(self) -> list[Key]:
+    def read(self) -> list[Key]:
         """All keys. Raises BadInput where the file is not one of ours, FileNotFoundError."""
         text = self.path.read_text(encoding="utf-8")
         try:
@@ -75,7 +75,7 @@ class KeyFile:
             raise BadInput(f"a key's name has 1 to 64 letters, digits, '.', '_' or '-', got {name!r}")
         if role not in get_args(Role):
             raise BadInput(f"a key's role is one of {', '.join(get_args(Role))}, got {role!r}")
-        keys = self.keys() if self.path.exists() else []
+        keys = self.read() if self.path.exists() else []
         if any(key.name == name for key in keys):
             raise BadInput(f"{self.path} has a key {name!r} already; give another name, or remove that one first")
         secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
@@ -85,7 +85,7 @@ class KeyFile:
 
     def remove(self, name: str) -> None:
         """Forget a key; servers refuse it from now on. Raises BadInput for one that is not there."""
-        keys = self.keys()
+        keys = self.read()
         kept = [key for key in keys if key.name != name]
         if len(kept) == len(keys):
             raise BadInput(f"{self.path} has no key {name!r}; it has {', '.join(key.name for key in keys) or 'none'}")
@@ -108,11 +108,11 @@ class KeyRing:
     """The keys of a file, as it stands at any time: a key that was removed there opens nothing any more."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read the file. Raises as `KeyFile.keys` does, and BadInput where there is no key."""
+        """Read the file. Raises as `KeyFile.read` does, and BadInput where there is no key."""
         self._file = KeyFile(path)
         self._lock = threading.Lock()
         self._stamp = self._stamp_of()
-        self._keys = self._file.keys()
+        self._keys = self._file.read()
         if not self._keys:
             raise BadInput(f"{path} has no key; make one with `polylex keys add`")
 
@@ -132,7 +132,7 @@ class KeyRing:
             return
         with self._lock:
             try:
-                self._keys = self._file.keys()
+                self._keys = self._file.read()
             except (BadInput, OSError):
                 self._keys = []
             self._stamp = stamp

@@ -5,7 +5,7 @@ py3langid looks at the bytes of a text; a few words are little to go by, so that
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 # Told apart; with fewer names to choose from, a short text gets a surer answer.
@@ -29,27 +29,29 @@ _SURE = 0.6
 _LONGEST = 500  # characters that are looked at
 
 
-class Languages:
-    """Tells languages apart, where py3langid is installed."""
+@cache
+def _identifier() -> Any:  # noqa: ANN401 - the package has no types
+    """What tells languages apart; None where py3langid is not installed."""
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError:
+        return None
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(sorted(NAMES))
+    return identifier
 
-    @cached_property
-    def _identifier(self) -> Any:  # noqa: ANN401 - the package has no types
-        try:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
-        except ImportError:
-            return None
-        identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        identifier.set_languages(sorted(NAMES))
-        return identifier
 
-    def __bool__(self) -> bool:
-        return self._identifier is not None
+def can_detect() -> bool:
+    """Whether languages can be told apart here."""
+    return _identifier() is not None
 
-    def of(self, text: str) -> dict[str, Any] | None:
-        """{"code", "name", "confidence"}; None in doubt. The confidence is the share of probability, in (0, 1]."""
-        if self._identifier is None or not any(char.isalpha() for char in text):
-            return None
-        code, confidence = self._identifier.classify(text[:_LONGEST])
-        if confidence < _SURE:
-            return None
-        return {"code": code, "name": NAMES[code], "confidence": round(float(confidence), 3)}
+
+def language_of(text: str) -> dict[str, Any] | None:
+    """{"code", "name", "confidence"}; None in doubt. The confidence is the share of probability, in (0, 1]."""
+    identifier = _identifier()
+    if identifier is None or not any(char.isalpha() for char in text):
+        return None
+    code, confidence = identifier.classify(text[:_LONGEST])
+    if confidence < _SURE:
+        return None
+    return {"code": code, "name": NAMES[code], "confidence": round(float(confidence), 3)}

@@ -50,7 +50,7 @@ class Prune(Message):
 class Search(Message):
     """A search by text or by vector, never both."""
 
-    query: Annotated[str, Field(max_length=1_000_000)] | None = Field(None, description="text in any language")
+    query: Annotated[str, Field(max_length=20_000)] | None = Field(None, description="text in any language")
     vector: Annotated[dict[str, Weight], Field(max_length=10_000)] | None = Field(
         None, description="weights by term name, as /encode gives them"
     )
@@ -74,10 +74,43 @@ class Search(Message):
         return self
 
 
+class SearchLink(Message):
+    """A search in a link. Lists are names with commas between them."""
+
+    q: Annotated[str, Field(max_length=1_000)] = Field(description="text in any language")
+    k: K = Field(10, description="hits")
+    where: Annotated[str, Field(max_length=10_000)] | None = None
+    explain: bool | Limit = False
+    fields: Annotated[str, Field(max_length=10_000)] | None = None
+    facets: Annotated[str, Field(max_length=10_000)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    mass: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    max_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+
+    def search(self) -> Search:
+        """The same as a body."""
+        limits = {name: getattr(self, name) for name in Prune.model_fields if getattr(self, name) is not None}
+        return Search(
+            query=self.q,
+            vector=None,
+            k=self.k,
+            where=self.where,
+            explain=self.explain,
+            fields=_names(self.fields),
+            facets=_names(self.facets),
+            prune=Prune(**limits) if limits else None,
+        )
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name for name in text.split(",") if name]
+
+
 class Explain(Message):
     """Why a document matches, or would match, a query."""
 
-    query: Annotated[str, Field(max_length=1_000_000)]
+    query: Annotated[str, Field(max_length=20_000)]
     id: Id
     limit: Limit | None = Field(None, description="shared terms to return; null: all")
 
@@ -85,7 +118,7 @@ class Explain(Message):
 class Encode(Message):
     """Texts to turn into vectors."""
 
-    texts: Annotated[list[str], Field(max_length=10_000)]
+    texts: Annotated[list[str], Field(max_length=1_000)]
     kind: Literal["query", "document"] = "document"
     top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="the heaviest terms only")
 
@@ -93,7 +126,7 @@ class Encode(Message):
 class EmbedSparse(BaseModel):
     """As Hugging Face's text-embeddings-inference has it; members that it does not know are passed over."""
 
-    inputs: str | Annotated[list[str], Field(max_length=10_000)]
+    inputs: str | Annotated[list[str], Field(max_length=1_000)]
     truncate: bool = Field(False, description="read only what fits the model at one time; else texts are read whole")
     prompt_name: Literal["query", "document"] | None = Field(None, description="what the texts are; null: documents")
 
@@ -101,7 +134,7 @@ class EmbedSparse(BaseModel):
 class NewDocuments(Message):
     """Documents to add."""
 
-    documents: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=10_000)] = Field(
+    documents: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1_000)] = Field(
         description='each as a line of JSON for `polylex index`, such as {"id": "1", "text": "..."}'
     )
     mode: Literal["add", "upsert"] = Field("add", description="upsert: put them in the place of those with these ids")
@@ -110,7 +143,7 @@ class NewDocuments(Message):
 class Deletion(Message):
     """Documents to delete; ids that are not there are passed over."""
 
-    ids: Annotated[list[Id], Field(min_length=1, max_length=10_000)]
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1_000)]
 
 
 # -- answers -----------------------------------------------------------------------------------------

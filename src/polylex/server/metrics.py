@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # must be set before prometheus_client is imported
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where several workers put their counts together
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _TEXTS = (1, 2, 4, 8, 16, 32)
 
@@ -18,10 +20,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        several, own = {"registry": self._registry}, self._registry
-        self.requests = Counter(
-            "polylex_requests", "Requests answered.", ("route", "method", "status"), **several
-        )
+        own = self._registry
+        self.requests = Counter("polylex_requests", "Requests answered.", ("route", "method", "status"), registry=own)
         self.seconds = Histogram(
             "polylex_request_seconds", "From header to answer.", ("route",), buckets=_SECONDS, registry=own
         )
@@ -35,7 +35,7 @@ class Metrics:
         self.commit_seconds = Histogram(
             "polylex_commit_seconds", "Making changes durable.", buckets=_SECONDS, registry=own
         )
-        self.refused = Counter("polylex_refused", "Requests refused, by reason.", ("reason",), **several)
+        self.refused = Counter("polylex_refused", "Requests refused, by reason.", ("reason",), registry=own)
         self.waiting = Gauge(
             "polylex_waiting_texts", "Texts that wait to be encoded.", registry=own, multiprocess_mode="livesum"
         )
@@ -56,8 +56,30 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything."""
-        if FOLDER not in os.environ:
+        if _FOLDER not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+
+def bury() -> None:
+    """Forget what workers that are dead had under way; what they counted stays."""
+    if _FOLDER not in os.environ:
+        return
+    for file in Path(os.environ[_FOLDER]).glob("gauge_*.db"):
+        found = re.search(r"_(\d+)\.db$", file.name)
+        if found is not None and not _is_alive(int(found[1])):
+            mark_process_dead(int(found[1]))  # type: ignore[no-untyped-call]
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where a signal 0 is none
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +14,7 @@ from polylex.errors import (
     DocumentNotFound,
     DuplicateId,
     IndexLocked,
+    IndexNotFound,
     ModelMismatch,
     PolylexError,
     StorageFull,
@@ -49,8 +50,11 @@ def busy(detail: str, seconds: float = 1, *, status: int = 503) -> Problem:
     return Problem(status, detail, headers={"Retry-After": str(max(1, round(seconds)))})
 
 
-def problem_of(error: PolylexError) -> Problem:
-    """An error of the library as a client may see it; 500 for what is not the client's fault."""
+def problem_of(error: PolylexError, hidden: Sequence[str] = ()) -> Problem:
+    """An error of the library as a client may see it; 500 for what is not the client's fault.
+
+    hidden  paths that are ours to know
+    """
     if isinstance(error, BadFilter):
         return Problem(422, f"The filter cannot be read: {error.reason}.", at=error.at)
     if isinstance(error, DocumentNotFound):
@@ -61,10 +65,18 @@ def problem_of(error: PolylexError) -> Problem:
         return busy("Another process is writing to the index.", 5)
     if isinstance(error, StorageFull):
         return Problem(507, "The disk is full; nothing was changed.")
+    if isinstance(error, IndexNotFound):
+        return busy("The index is not there.", 30)
     if isinstance(error, VocabMismatch | ModelMismatch):
         return busy("The index was replaced by one of another model; the server must be started again.", 30)
     if isinstance(error, TextTooLong):
-        return Problem(413, str(error))
+        return Problem(413, _without(hidden, str(error)))
     if isinstance(error, BadInput | BadVectors):
-        return Problem(422, str(error))
+        return Problem(422, _without(hidden, str(error)))
     return Problem(500, "The server could not do this; its log says why.")
+
+
+def _without(hidden: Sequence[str], text: str) -> str:
+    for path in hidden:
+        text = text.replace(path, "the index")
+    return text

@@ -25,7 +25,7 @@ class Limits:
     explained        hits of a search that are explained; each costs an encoding
     waiting          texts that wait to be encoded; more are refused with 503
     requests         requests under way; more are refused with 503
-    connections      open connections; more are refused with 503
+    connections      open connections; more are refused with 503, before anything is read
     rate             requests a second of one key, or of one address without keys; more are refused with 429; 0: any
     batch            texts encoded in one go
     batch_wait_ms    how long a text waits for others to join it
@@ -83,7 +83,6 @@ class Settings:
     origins            origins that browsers may call from (CORS)
     hosts              names under which the server may be called, besides those of this machine; "*": any
     tls_cert, tls_key  PEM files; both or none
-    metrics_folder     where the workers put their counts together; None with one worker
     """
 
     index: str
@@ -99,7 +98,6 @@ class Settings:
     hosts: tuple[str, ...] = ()
     tls_cert: str | None = None
     tls_key: str | None = None
-    metrics_folder: str | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -129,7 +127,8 @@ class Settings:
         """
         if "*" in self.hosts or (not is_loopback(self.host) and not self.hosts):
             return None
-        return tuple(name.lower() for name in (*self.hosts, *_LOOPBACK_NAMES))
+        own = f"[{self.host}]" if ":" in self.host else self.host
+        return tuple(name.lower() for name in (*self.hosts, own, *_LOOPBACK_NAMES))
 
     def to_json(self) -> str:
         """For `from_json`, in another process."""

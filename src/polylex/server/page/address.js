@@ -49,10 +49,10 @@ export function write(state) {
   return text ? `?${text}` : location.pathname;
 }
 
-/** The filter of a state: as written, and the chosen values; null where there is none. `without` leaves one facet out. */
-export function filterOf(state, without = null) {
+/** The filter of a state: as written, and the chosen values; null where there is none. */
+export function filterOf(state) {
   const parts = Object.entries(state.picks)
-    .filter(([name, values]) => name !== without && values.length)
+    .filter(([, values]) => values.length)
     .map(([name, values]) => values.map((value) => `${fieldName(name)} has ${literal(value)}`).join(" or "));
   if (state.where.trim()) parts.unshift(state.where);
   if (parts.length < 2) return parts[0] ?? null;
@@ -65,15 +65,21 @@ export function placeInWhere(state, at) {
   return Math.max(0, Math.min(at - shift, [...state.where].length));
 }
 
+/** A filter that a field could have, for people to see how one is written. */
+export function exampleOf({ name, kind }) {
+  const test = { number: "> 1", truth: "= true", list: "has 'a value'" }[kind] ?? "= 'a value'";
+  return `${fieldName(name)} ${test}`;
+}
+
 /** A text as a filter has it. */
 export function literal(value) {
   return typeof value === "string" ? `'${value.replaceAll("'", "''")}'` : String(value);
 }
 
-/** The name of a field as a filter has it. A dot leads into an object. */
+/** The name of a field as a filter has it: in quotes, where it is not plain or a word of the language. */
 export function fieldName(name) {
-  const plain = /^[\p{L}_][\p{L}\p{N}_-]*(\.[\p{L}_][\p{L}\p{N}_-]*)*$/u;
-  return plain.test(name) || name.startsWith('"') ? name : `"${name.replaceAll('"', '""')}"`;
+  const plain = /^[A-Za-z_][\w-]*$/.test(name) && !/^(and|or|not|in|like|has|exists|is|null|true|false)$/i.test(name);
+  return plain ? name : `"${name.replaceAll('"', '""')}"`;
 }
 
 // A number or a truth value of a facet stays one: a text that looks like either is written with quotes.

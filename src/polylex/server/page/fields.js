@@ -3,6 +3,7 @@
 const TITLES = ["title", "headline", "name"];
 const TEXTS = ["text", "contents", "content", "body", "passage"];
 const TAGS = ["lang", "language", "locale"]; // of the language, such as "de" or "zh-Hans"
+const FACETS = 12;
 const NAMES = new Intl.DisplayNames(["en"], { type: "language", fallback: "none" });
 
 /**
@@ -12,13 +13,12 @@ const NAMES = new Intl.DisplayNames(["en"], { type: "language", fallback: "none"
  * lang         language tag for the lang attribute, null where unknown; language: its name
  * facts        [name, text] of the other fields
  */
-export function partsOf(fields, textFields) {
-  const title = textOf(fields, TITLES);
-  const texts = (textFields ?? []).filter((name) => name !== title.name);
-  const text = textOf(fields, texts.length ? texts : TEXTS.filter((name) => name in fields).slice(0, 1));
+export function partsOf(fields) {
+  const title = firstText(fields, TITLES);
+  const text = firstText(fields, TEXTS);
   const tag = TAGS.map((name) => fields[name]).find((value) => typeof value === "string" && isTag(value)) ?? null;
   const named = TAGS.map((name) => fields[name]).find((value) => typeof value === "string" && !isTag(value));
-  const used = new Set([title.name, ...text.names, ...TAGS, "id"]);
+  const used = new Set([title.name, text.name, ...TAGS, "id"]);
   return {
     title: title.text,
     text: text.text,
@@ -44,30 +44,23 @@ export function isLanguageField(name) {
   return TAGS.includes(name);
 }
 
-/** Fields that are worth browsing by: few distinct values, not the text itself. */
-export function facetsOf(info) {
-  const fields = Array.isArray(info.fields)
-    ? info.fields
-    : Object.entries(info.fields ?? {}).map(([name, of]) => ({ name, ...(typeof of === "string" ? { kind: of } : of) }));
-  return fields
-    .filter(({ name, kind }) => name !== "id" && kind !== "object" && ![...TITLES, ...TEXTS].includes(name))
-    .filter(({ values }) => values === null || values === undefined || (values > 1 && values <= 200))
-    .map(({ name }) => name);
+/** Fields that are worth browsing by, as the server sees it. */
+export function facetsOf({ fields }) {
+  return fields.filter(({ name, facet }) => facet && name).map(({ name }) => name).slice(0, FACETS);
 }
 
-/** A term as people read it: "e_marry" is an English word, "m_▁Liu" a piece of both texts. */
+/** A term as people read it: "e_marry" is an English word, "e_##ed" the end of one, "m_▁Liu" a piece of both texts. */
 export function termName(term) {
-  return term.replace(/^[em]_/, "").replaceAll("▁", " ").trim() || "space";
+  return term.replace(/^[em]_/, "").replace(/^##/, "…").replaceAll("▁", " ").trim() || "space";
 }
 
 function isTag(text) {
-  if (!/^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$/.test(text)) return false;
-  return Intl.getCanonicalLocales(text).length === 1;
+  return /^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$/.test(text);
 }
 
-function textOf(fields, names) {
-  const found = names.filter((name) => typeof fields[name] === "string" && fields[name].trim());
-  return { name: found[0] ?? null, names: found, text: found.map((name) => fields[name]).join(" ") };
+function firstText(fields, names) {
+  const name = names.find((each) => typeof fields[each] === "string" && fields[each].trim()) ?? null;
+  return { name, text: name === null ? "" : fields[name].trim() };
 }
 
 function factOf(value) {

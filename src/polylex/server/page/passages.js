@@ -39,13 +39,17 @@ export function hueOf(group) {
   return group === 0 ? 0 : ((group - 1) % HUES) + 1;
 }
 
-/** The marks of one side of an explanation, in text order. Where two overlap the heavier one stands and carries both. */
+/**
+ * The marks of one side of an explanation, in text order. Where two overlap the heavier one stands and carries both.
+ *
+ * What only the query as a whole brought up has no mark: it says nothing about a word.
+ */
 export function marksOf(text, matches, side) {
   const units = unitsOf(text);
   const groups = groupsOf(matches);
   const marks = [];
   matches.forEach((match, position) => {
-    for (const word of match[side]) {
+    for (const word of groups[position] ? match[side] : []) {
       const [start, end] = [units(word.start), units(word.end)];
       const there = marks.find((mark) => mark.start < end && start < mark.end);
       if (there) {

@@ -1,5 +1,7 @@
 // The HTTP API: one function for each thing the page asks of it. Addresses are relative, so a proxy may add a prefix.
 
+import { recall, remember } from "./memory.js";
+
 const PATIENCE_MS = 30_000;
 const REMEMBERED = 80; // answers, so that the back button and the slider are instant where they were before
 const KEY = "polylex-key";
@@ -39,7 +41,7 @@ export function explain(request, signal) {
 
 /** Use this key from now on, until the tab is closed. */
 export function useKey(key) {
-  sessionStorage.setItem(KEY, key);
+  remember(KEY, key, { lasting: false });
 }
 
 /** Forget every answer. */
@@ -60,7 +62,7 @@ async function remembered(path, request, signal) {
 async function ask(method, path, body, signal) {
   const headers = { Accept: "application/json" };
   if (body !== null) headers["Content-Type"] = "application/json";
-  const key = sessionStorage.getItem(KEY);
+  const key = recall(KEY, { lasting: false });
   if (key) headers.Authorization = `Bearer ${key}`;
   const patience = AbortSignal.timeout(PATIENCE_MS);
   let response;

@@ -51,7 +51,7 @@ def main() -> None:
     encoder = polylex.load(options.model, threads=options.threads)
     model = SparseModel.from_pretrained(options.float)
     tokens = sum(len(windows[0].ids) for windows in encoder.windows(documents, max_windows=1))
-    peers = {"float32": _peer(model, torch.float32), "bfloat16": _peer(model, torch.bfloat16)}
+    peers = {"float32": peer_of(model, torch.float32), "bfloat16": peer_of(model, torch.bfloat16)}
     _require_equal(model, peers["float32"], documents[:4])
     systems: dict[str, Callable[[Sequence[str]], Any]] = {OURS: lambda texts: encoder.encode(texts, max_windows=1)}
     for size in BATCHES:
@@ -92,7 +92,7 @@ def _documents(options: argparse.Namespace) -> list[str]:
 # -- the peer ----------------------------------------------------------------------------------------
 
 
-def _peer(model: SparseModel, precision: torch.dtype) -> SparseEncoder:
+def peer_of(model: SparseModel, precision: torch.dtype) -> SparseEncoder:
     """The float model as a SPLADE model of sentence-transformers."""
     settings = {name: value for name, value in model.config.encoder.items() if name != "model_type"}
     with TemporaryDirectory() as folder:

@@ -22,14 +22,9 @@ QUALITY = 82
 
 # name: state of the page, the hit to explain as a selector, height, colours
 PICTURES = {
-    "page-why": ({"q": "Wer darf heiraten?"}, ".hit:not([data-id^=de])", 1160, "light"),
-    "page-two": ({"q": "Wer darf heiraten?", "vs": "誰が結婚できますか"}, None, 900, "light"),
-    "page-dark": (
-        {"q": "هل يجوز سجن شخص دون سبب؟"},
-        ".hit:is([data-id^=ar], [data-id^=fa], [data-id^=he])",
-        1010,
-        "dark",
-    ),
+    "page-why": ({"q": "教育を受ける権利"}, ".hit:not([data-id^=ja])", 1120, "light"),
+    "page-two": ({"q": "من يحق له الزواج؟", "vs": "誰が結婚できますか"}, None, 900, "light"),
+    "page-dark": ({"q": "هل التعليم مجاني؟"}, ".hit:is([data-id^=ar], [data-id^=fa], [data-id^=he])", 1010, "dark"),
 }
 
 

@@ -40,6 +40,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -598,7 +600,7 @@ def run_input(reader: Reader, folder: Path, name: str, seed: str) -> str:
         (folder / file).write_bytes(reader.samples[file])
 
 
-def run_chunk(reader: Reader, name: str, seed: int, numbers: range, at: mmap.mmap) -> dict[str, object]:
+def run_chunk(reader: Reader, name: str, seed: int, numbers: range, at: mmap.mmap) -> dict[str, Any]:
     """Run some inputs in this process; `at` holds the number of the one that is running."""
     outcomes: Counter[str] = Counter()
     findings = []
@@ -624,7 +626,7 @@ def place_of(fault: BaseException) -> str:
     return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
-def in_child(work: Callable[[], dict[str, object]]) -> tuple[dict[str, object] | None, str]:
+def in_child(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any] | None, str]:
     """Run in a process of its own: the result, or None and how it ended."""
     receive, send = os.pipe()
     child = os.fork()
@@ -646,7 +648,7 @@ def in_child(work: Callable[[], dict[str, object]]) -> tuple[dict[str, object] |
     return None, f"signal {status & 0x7F}" if status & 0x7F else f"exit code {status >> 8}"
 
 
-def run_reader(reader: Reader, name: str, seed: int, inputs: int) -> dict[str, object]:
+def run_reader(reader: Reader, name: str, seed: int, inputs: int) -> dict[str, Any]:
     """All inputs of one reader, going on behind one that kills its process."""
     outcomes: Counter[str] = Counter()
     findings: list[object] = []
@@ -662,8 +664,8 @@ def run_reader(reader: Reader, name: str, seed: int, inputs: int) -> dict[str, o
             outcomes["found"] += 1
             waiting += [some for some in (range(numbers.start, killer), range(killer + 1, numbers.stop)) if some]
             continue
-        outcomes.update(result["outcomes"])  # type: ignore[call-overload]
-        findings += result["findings"]  # type: ignore[operator]
+        outcomes.update(result["outcomes"])
+        findings += result["findings"]
     return {
         "inputs": inputs,
         **{outcome: outcomes[outcome] for outcome in ("read", "refused", "found")},
@@ -705,8 +707,6 @@ def sanitized_kernels(folder: Path) -> Path:
 
 def use_kernels(library: Path) -> None:
     """Have polylex.kernels load this library; before it is imported."""
-    from types import ModuleType
-
     module = ModuleType("polylex._kernels")
     module.__file__ = str(library)
     sys.modules["polylex._kernels"] = module
@@ -761,32 +761,27 @@ def main() -> int:
         with folder_for(reader) as folder:
             print(run_input(reader, folder, name, f"{options.seed}/{options.only}"))  # noqa: T201
         return 0
+    record, provenance = provenance_now()
     shares = sum(reader.share for reader in readers.values())
     results = {}
     for name, reader in readers.items():
         results[name] = run_reader(reader, name, options.seed, -(-options.inputs * reader.share // shares))
         print(name, json.dumps(results[name]), flush=True)  # noqa: T201
+    total = {key: sum(result[key] for result in results.values()) for key in ("inputs", "read", "refused", "found")}
     if options.out:
-        write_results(options.out, results, options, bool(sanitized))
-    return 1 if any(result["found"] for result in results.values()) else 0
+        told = {"provenance": provenance, "seed": options.seed, "sanitized": bool(sanitized), "total": total}
+        record.write(options.out, {**told, "readers": results})
+    return 1 if total["found"] else 0
 
 
-def write_results(
-    path: Path, results: dict[str, dict[str, object]], options: argparse.Namespace, sanitized: bool
-) -> None:
-    """Write a results file as the benchmarks do."""
+def provenance_now() -> tuple[ModuleType, dict[str, Any]]:
+    """What the benchmarks write beside their figures; asked before the run, as the code may change meanwhile."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import record
 
-    provenance = record.provenance()
-    provenance["command"] = provenance["command"].replace("benchmarks/", "tests/", 1)
-    total = {
-        key: sum(int(str(each[key])) for each in results.values()) for key in ("inputs", "read", "refused", "found")
-    }
-    record.write(
-        path,
-        {"provenance": provenance, "seed": options.seed, "sanitized": sanitized, "total": total, "readers": results},
-    )
+    found = record.provenance()
+    found["command"] = found["command"].replace("benchmarks/", "tests/", 1)
+    return record, found
 
 
 if __name__ == "__main__":

@@ -412,6 +412,7 @@ def test_waits_double_up_to_the_longest_and_are_drawn_below_that():
 
 def test_a_wait_is_never_shorter_than_the_server_asks_and_one_beyond_patience_is_none():
     assert pauses(problem(503, headers={"retry-after": "3"}), first_s=1, chance=0.5) == [3.5]
+    assert pauses(problem(503, headers={"retry-after": "9"}), first_s=4, longest_s=10) == [10.0]
     assert pauses(problem(429, headers={"retry-after": "11"}), longest_s=10) == [None]
 
 

@@ -32,8 +32,8 @@ from polylex.termmap import TermMap
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab
 
-LANGUAGES = ["en", "de", "fr", "hi", "zh-Hans", "sw", "ru", "ar"]
-QUERIES = ["Who may marry?", "Wer darf heiraten?", "droit à l'éducation", "自由", "law court judge", "asylum", "работа"]
+LANGUAGES = ["en", "de", "hi", "zh-Hans", "sw", "ru", "ar"]
+QUERIES = ["Who may marry?", "Wer darf heiraten?", "自由", "работа"]
 NO_WAIT = Patience(attempts=3, wait=0, sleep=lambda seconds: None)
 VOCAB = Vocab([f"p{number}" for number in range(50)], ["s.a", "s%b", "▁陌"])
 
@@ -189,7 +189,7 @@ def test_an_engine_ranks_real_documents_as_we_do_within_its_precision(make, mapp
     verify(engine, Stream.of_vectors(vectors, ids)).require()
     row_of = {id: row for row, id in enumerate(ids)}
     scores = queries.dot(vectors)
-    for k in (1, 10) if make.name == "pgvector-hnsw" else (1, 10, 100):
+    for k in (1, 10, 100):
         for query, hits in enumerate(engine.search(queries, k)):
             found = [(row_of[id], score) for id, score in hits]
             assert not differences(found, scores[query], k, ERROR[engine.profile.precision])
@@ -333,38 +333,40 @@ FIELDS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [
-        ("lang = 'en'", "bc"),
-        ("lang != 'en'", "ad"),
-        ("year >= 2021", "bc"),
-        ("year < 2021", "a"),
-        ("year = 2023.5", "c"),
-        ("lang in ('de', 'fr') or year > 2022", "ac"),
-        ("year in (2019, 2021)", "ab"),
-        ("tags has 'law'", "a"),
-        ("not (lang = 'en' and year > 2022)", "abd"),
-        ("exists author.name", "b"),
-        ("author.name = 'Ä'", "b"),
-        ("ok = true", "a"),
-        ("id = 'd'", "d"),
-        ("id in ('a', 'c')", "ac"),
-    ],
-)
-def test_filters_pass_what_they_pass_in_our_index(make, where, expected, tmp_path):
-    if make.name == "pgvector-hnsw":
-        return  # filters after an approximate search
+FILTERS = {
+    "lang = 'en'": "bc",
+    "lang != 'en'": "ad",
+    "year >= 2021": "bc",
+    "year < 2021": "a",
+    "year = 2023.5": "c",
+    "lang in ('de', 'fr') or year > 2022": "ac",
+    "year in (2019, 2021)": "ab",
+    "tags has 'law'": "a",
+    "not (lang = 'en' and year > 2022)": "abd",
+    "exists author.name": "b",
+    "author.name = 'Ä'": "b",
+    "ok = true": "a",
+    "id = 'd'": "d",
+    "id in ('a', 'c')": "ac",
+}
+
+
+def test_filters_pass_what_they_pass_in_our_index(make, tmp_path):
     engine = fresh(make)
     rows = {id: {1: 1.0} for id in "abcd"}
     push(engine, stock(rows, FIELDS), patience=NO_WAIT).require()
-    with Index.build(tmp_path / "i", next(iter(stock(rows))).vectors, list(rows), FIELDS, vocab=VOCAB) as index:
-        assert "".join(sorted(hit.id for hit in index.search(asked({1: 1.0}), where=where)[0])) == expected
-    if make.name == "qdrant-edge" and where == "ok = true":
+    filters = dict(FILTERS)
+    if make.name == "qdrant-edge":
         with pytest.raises(BadFilter, match="truth values"):
-            engine.search(asked({1: 1.0}), where=where)
-        return
-    assert "".join(sorted(id for id, _ in engine.search(asked({1: 1.0}), where=where)[0])) == expected
+            engine.search(asked({1: 1.0}), where="ok = true")
+        del filters["ok = true"]
+    found = {
+        where: "".join(sorted(id for id, _ in engine.search(asked({1: 1.0}), where=where)[0])) for where in filters
+    }
+    assert found == filters
+    with Index.build(tmp_path / "i", next(iter(stock(rows))).vectors, list(rows), FIELDS, vocab=VOCAB) as index:
+        for where, expected in filters.items():
+            assert "".join(sorted(hit.id for hit in index.search(asked({1: 1.0}), where=where)[0])) == expected
 
 
 def test_a_test_that_an_engine_does_not_have_is_refused(make):

@@ -133,3 +133,5 @@ def test_what_is_no_filter_is_refused(source):
         expression({"operator": "XOR", "conditions": FILTERS[:2]})
     with pytest.raises(BadInput, match="top_k must be at least 1"):
         PolylexRetriever(source, top_k=0)
+    with pytest.raises(BadInput, match="at least 1, got 0"):
+        PolylexRetriever(source).run("red", top_k=0)

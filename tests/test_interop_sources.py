@@ -1,6 +1,9 @@
 """What the adapters share: passages of a source, and filters of other libraries as ours."""
 
 import asyncio
+import subprocess
+import sys
+from importlib import import_module
 
 import pytest
 from fish import Awaited, build
@@ -8,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polylex.corpus import document_text
-from polylex.errors import BadFilter, BadInput
+from polylex.errors import BadFilter, BadInput, MissingExtra
 from polylex.filters import holds, parse
 from polylex.interop.conditions import compared, joined
 from polylex.interop.sources import Passage, both, find, find_later, open_source
@@ -61,6 +64,29 @@ def test_a_source_is_opened_by_its_name(tmp_path):
     assert open_source("https://example.com/", "secret").url == "https://example.com"
     with pytest.raises(LookupError):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("polylex.client", "httpx2", "client"),
+        ("polylex.interop.mcp", "mcp.server.mcpserver", "mcp"),
+        ("polylex.interop.langchain", "langchain_core.callbacks", "langchain"),
+        ("polylex.interop.llama_index", "llama_index.core.retrievers", "llama-index"),
+        ("polylex.interop.haystack", "haystack", "haystack"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch, module, package, extra):
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)  # importing it now raises ImportError
+    with pytest.raises(MissingExtra, match=rf'pip install "polylex\[{extra}\]"'):
+        import_module(module)
+
+
+def test_neither_the_client_nor_the_mcp_server_imports_torch():
+    pytest.importorskip("mcp")
+    code = "import sys, polylex.client, polylex.interop.mcp_http; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 # -- conditions --------------------------------------------------------------------------------------

@@ -124,23 +124,26 @@ class Fit:
     @property
     def fits(self) -> bool:
         """Whether nothing harmful was found."""
-        return not any(finding.harmful for finding in self.findings)
+        return not self._harm
 
     @property
     def findings(self) -> list[Finding]:
         """All that was found, the harmful first."""
-        found = [*self._of_documents(), *self._of_terms(), *self._of_weights()]
+        found = [*self._harm, *self._renamed(), *self._of_weights()]
         if self.profile.prunes:
             text = f"{self.profile.name} drops {self.profile.prunes}"
             found.append(Finding("pruned", 0, text, "the settings that Polylex writes switch this off where they can"))
-        return sorted(found, key=lambda finding: not finding.harmful)
+        return found
 
     def require(self) -> None:
         """Raise Unfit, with the first harmful finding."""
-        for finding in self.findings:
-            if finding.harmful:
-                shown = f" (such as {', '.join(finding.examples)})" if finding.examples else ""
-                raise Unfit(f"{self.profile.name}: {finding.text}{shown}; {finding.advice}")
+        for finding in self._harm:
+            shown = f" (such as {', '.join(finding.examples)})" if finding.examples else ""
+            raise Unfit(f"{self.profile.name}: {finding.text}{shown}; {finding.advice}")
+
+    @property
+    def _harm(self) -> list[Finding]:
+        return [*self._of_documents(), *(self._long_names() if self.profile.terms == "names" else self._large_ids())]
 
     def _of_documents(self) -> list[Finding]:
         found = []
@@ -155,20 +158,11 @@ class Fit:
             found.append(
                 Finding("refused", self._long_ids.count, text, "give shorter ids", tuple(self._long_ids.examples))
             )
-        if self.profile.ids == "uuid" and self.documents:
-            text = "each id becomes a UUID that is made of it (version 5); the id itself stands in the payload"
-            found.append(Finding("renamed", self.documents, text))
         return found
 
-    def _of_terms(self) -> list[Finding]:
-        return self._of_names() if self.profile.terms == "names" else self._of_numbers()
-
-    def _of_numbers(self) -> list[Finding]:
+    def _large_ids(self) -> list[Finding]:
         found: list[Finding] = []
         limit = self.profile.dimensions
-        if self._mapped:
-            text = f"terms have dense ids of a map; {len(self._used):,} are used"
-            found.append(Finding("remapped", len(self._used), text))
         if limit is None:
             return found
         beyond = self._used[self._used >= limit]
@@ -196,15 +190,25 @@ class Fit:
     def _names(self) -> TermNames:
         return TermNames(self._vocab or Vocab([], []), self.profile.forbids)
 
-    def _of_names(self) -> list[Finding]:
-        found, names = [], self._names.of(self._used)
+    def _long_names(self) -> list[Finding]:
         limit = self.profile.name_length
-        long = [name for name in names if limit is not None and len(name) > limit]
-        if long:
-            text = f"{len(long):,} names have more than {limit} characters"
-            found.append(Finding("refused", len(long), text, "use another format", tuple(long[:_EXAMPLES])))
-        if self.profile.forbids and self._vocab is not None:
-            plain = self._vocab.names(self._used)
+        long = [] if limit is None else [name for name in self._names.of(self._used) if len(name) > limit]
+        if not long:
+            return []
+        text = f"{len(long):,} names have more than {limit} characters"
+        return [Finding("refused", len(long), text, "use another format", tuple(long[:_EXAMPLES]))]
+
+    def _renamed(self) -> list[Finding]:
+        """What ids and terms are called there."""
+        found: list[Finding] = []
+        if self.profile.ids == "uuid" and self.documents:
+            text = "each id becomes a UUID that is made of it (version 5); the id itself stands in the payload"
+            found.append(Finding("renamed", self.documents, text))
+        if self._mapped:
+            text = f"terms have dense ids of a map; {len(self._used):,} are used"
+            found.append(Finding("remapped", len(self._used), text))
+        if self.profile.terms == "names" and self.profile.forbids and self._vocab is not None:
+            plain, names = self._vocab.names(self._used), self._names.of(self._used)
             changed = [f"{old} as {new}" for old, new in zip(plain, names, strict=True) if old != new]
             if changed:
                 text = f"{len(changed):,} names have characters that are written as %XX, there and back"

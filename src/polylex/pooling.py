@@ -32,10 +32,17 @@ def window_row(
 
 
 def merge(windows: Sequence[Row]) -> Row:
-    """Maximum per term over the windows of one text."""
+    """Maximum per term over the windows of one text, as long (L2) as the windows are on average.
+
+    Without that, a text of several windows would have a longer vector than its parts and win by its length alone.
+    """
     if len(windows) == 1:
         return windows[0]
     terms, where = np.unique(np.concatenate([w[0] for w in windows]), return_inverse=True)
     weights = np.zeros(len(terms), np.float32)
     np.maximum.at(weights, where, np.concatenate([w[1] for w in windows]))
-    return terms, weights
+    lengths = [np.linalg.norm(w[1]) for w in windows if len(w[1])]
+    if lengths:
+        weights *= np.float32(np.mean(lengths) / np.linalg.norm(weights))
+    keep = weights > 0  # the product may underflow
+    return terms[keep], weights[keep]

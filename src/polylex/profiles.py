@@ -152,7 +152,7 @@ _ALL = (
         dimensions=2**32 - 2,
         id_bytes=512,
         sources={
-            "dimensions": "Milvus reference, sparse vector: u32 below 2^32 - 1; our adapter keeps the last for empty documents",
+            "dimensions": "Milvus reference, sparse vector: u32 below 2^32 - 1; the last one marks empty documents",
             "id_bytes": "VARCHAR(512), as our adapter declares the primary key; Milvus takes up to 65,535",
         },
     ),

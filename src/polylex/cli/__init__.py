@@ -32,6 +32,7 @@ from polylex.cli.prune import prune
 from polylex.cli.repair import repair
 from polylex.cli.search import search
 from polylex.cli.serve import keys, serve
+from polylex.cli.sync import sync
 from polylex.cli.tune import tune
 from polylex.cli.verb import Voice, voice_options
 from polylex.errors import PolylexError
@@ -129,6 +130,7 @@ for verb in (
     prune,
     export,
     import_,
+    sync,
     tune,
     bm25,
     fuse,

@@ -83,12 +83,10 @@ def serve(index: str, **wishes: Any) -> None:  # noqa: ANN401 - as declared abov
         from polylex.server.process import serve as run
     except ImportError as fault:
         raise MissingExtra(fault.name or "starlette", "server", "Serving") from None
-    from polylex.index import Index
     from polylex.server.settings import Limits, Settings
 
     limits = {each.name: wishes.pop(each.name) for each in fields(Limits) if each.name in wishes}
     settings = Settings(index=index, **wishes, limits=Limits(**limits))
-    Index.open(index).close()  # a wrong path is told in one line, before anything is started
     scheme = "https" if settings.tls_cert else "http"
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
 

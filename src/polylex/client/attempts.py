@@ -65,7 +65,7 @@ class Attempts:
         wished = retry_after(outcome) if isinstance(outcome, Response) else 0.0
         if wished > self._retries.longest_s:
             return None
-        bound = min(self._retries.longest_s, self._retries.first_s * 2.0 ** (self._made - 1))
+        bound = min(self._retries.longest_s - wished, self._retries.first_s * 2.0 ** (self._made - 1))
         return wished + self._chance() * bound
 
     def _may_repeat(self, outcome: Outcome) -> bool:
@@ -95,7 +95,7 @@ def result(call: Call[T], outcome: Outcome, address: str) -> T:
         what = "did not answer in time" if isinstance(outcome, TimeoutException) else "cannot be reached"
         reason = str(outcome) or type(outcome).__name__
         raise ServerUnreachable(
-            f"{address} {what}: {reason}. Is a server running there (`polylex serve`), and is `timeout` long enough?"
+            f"{address} {what}: {reason}. Is a server running there (`polylex serve`), and is `timeout_s` long enough?"
         ) from outcome
     if not outcome.is_success:
         raise problem(outcome, call, address, retry_after(outcome))

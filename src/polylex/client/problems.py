@@ -20,7 +20,7 @@ from polylex.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
-BUSY = frozenset({429, 502, 503})  # the server, or a proxy before it, did not begin with the call
+BUSY = frozenset({429, 502, 503})  # said before the call is begun; by a proxy also where its server went away
 
 _FILTER = "The filter cannot be read: "
 _ERRORS: dict[int, type[PolylexError]] = {

@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector 0.7 or later, by psycopg: a table with a `sparsevec` column.
+"""PostgreSQL with pgvector 0.7 or later (0.8 for `hnsw`), by psycopg: a table with a `sparsevec` column.
 
 engine = PgvectorEngine("postgresql://localhost/search", "articles", Space(vocab))
 
@@ -21,6 +21,8 @@ from polylex.stream import Batch
 from polylex.vectors import SparseVectors
 
 _DIMENSIONS = 1_000_000_000  # the most there are: vectors compare only with as many, and a map may grow
+
+_MOST_NEIGHBOURS = 1_000  # that hnsw.ef_search may be
 
 Condition = tuple[str, list[Any]]  # SQL with %s, and what stands for them
 
@@ -133,6 +135,9 @@ class PgvectorEngine:
             f"SELECT id, -(terms <#> %s::sparsevec) FROM {{}} WHERE {condition} "
             "ORDER BY terms <#> %s::sparsevec LIMIT %s"
         )
+        if self._hnsw:  # else it looks at 40 neighbours, whatever k is, and filters what it found
+            self._run(f"SET hnsw.ef_search = {min(_MOST_NEIGHBOURS, max(100, 4 * k))}")
+            self._run("SET hnsw.iterative_scan = strict_order")
         found = []
         for row in range(len(dense)):
             query = sparsevec(*(column.tolist() for column in dense.row(row)))

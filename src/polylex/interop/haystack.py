@@ -71,7 +71,7 @@ class PolylexRetriever:
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
         """The best documents for a query in any language, best first. Raises what the source raises."""
-        found = find(self._open(), query, top_k or self.top_k, **self._options(filters))
+        found = find(self._open(), query, **self._wishes(filters, top_k))
         return {"documents": list(map(_document, found))}
 
     @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]
@@ -79,12 +79,13 @@ class PolylexRetriever:
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
         """`run`, to be awaited."""
-        found = await find_later(self._open(), query, top_k or self.top_k, **self._options(filters))
+        found = await find_later(self._open(), query, **self._wishes(filters, top_k))
         return {"documents": list(map(_document, found))}
 
-    def _options(self, filters: dict[str, Any] | None) -> dict[str, Any]:
+    def _wishes(self, filters: dict[str, Any] | None, top_k: int | None) -> dict[str, Any]:
         wanted = apply_filter_policy(self.filter_policy, self.filters, filters)
-        return {"where": str(expression(wanted)) if wanted else None, "text_fields": self.text_fields}
+        where = str(expression(wanted)) if wanted else None
+        return {"k": self.top_k if top_k is None else top_k, "where": where, "text_fields": self.text_fields}
 
     def to_dict(self) -> dict[str, Any]:
         """For saving a pipeline. Raises BadInput where `source` is an object."""

@@ -47,7 +47,7 @@ class PolylexRetriever(BaseRetriever):  # type: ignore[misc] # its types are not
         k: int | None = None,
         where: str | None = None,
     ) -> list[Document]:
-        return list(map(_document, find(self.source, query, k or self.k, **self._options(where))))
+        return list(map(_document, find(self.source, query, **self._wishes(k, where))))
 
     async def _aget_relevant_documents(
         self,
@@ -57,10 +57,11 @@ class PolylexRetriever(BaseRetriever):  # type: ignore[misc] # its types are not
         k: int | None = None,
         where: str | None = None,
     ) -> list[Document]:
-        return list(map(_document, await find_later(self.source, query, k or self.k, **self._options(where))))
+        return list(map(_document, await find_later(self.source, query, **self._wishes(k, where))))
 
-    def _options(self, where: str | None) -> dict[str, Any]:
-        return {"where": both(self.where, where), "text_fields": self.text_fields}
+    def _wishes(self, k: int | None, where: str | None) -> dict[str, Any]:
+        number = self.k if k is None else k
+        return {"k": number, "where": both(self.where, where), "text_fields": self.text_fields}
 
 
 def _document(passage: Passage) -> Document:

@@ -39,8 +39,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ANSWER_CHARS = 60_000  # of text in one answer: some 15,000 tokens of an assistant's context
-_FIELD_CHARS = 200  # of a field beside a found text
+_FIELDS_CHARS = 1_000  # of all fields beside a text
+_FIELD_CHARS = 200  # of one of them
 _WORDS = 8  # shown behind a term
+_WORD_CHARS = 80
 
 INSTRUCTIONS = """\
 Search a collection of documents by meaning, across languages: a question in any language finds documents in all.
@@ -75,7 +77,7 @@ class Found:
     score: float
     text: Annotated[str, Field(description="The beginning of the text; get_document has the rest.")]
     characters: Annotated[int, Field(description="Length of the whole text.")]
-    fields: Annotated[dict[str, Any], Field(description="Other fields; long values are cut.")]
+    fields: Annotated[dict[str, Any], Field(description="Other fields; what is long is cut.")]
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,10 @@ class Tools:
         Returns the best documents with the beginning of their text. A query is matched as a whole: write what the
         document should say, not commands. If nothing fits, try other words or drop the filter.
         """
-        shown = min(chars, _ANSWER_CHARS // k)
-        hits = self._library.search(query, k, where=where)
+        shown = min(chars, _ANSWER_CHARS // k - _FIELDS_CHARS)
+        hits = self._library.search(
+            query, k, where=(where or "").strip() or None
+        )  # some assistants fill in all there is
         return Hits([self._found(rank, hit, shown) for rank, hit in enumerate(hits, 1)])
 
     def explain(
@@ -243,8 +247,8 @@ class Tools:
         try:
             found = passage(Hit(document.id, 0.0, document.row, document.fields), self._text_fields)
         except BadInput:  # no text under the usual names: all of its fields are shown instead
-            return "", {name: _brief(value) for name, value in document.fields.items()}
-        return found.text, {name: _brief(value) for name, value in found.metadata.items()}
+            return "", _brief(document.fields)
+        return found.text, _brief(found.metadata)
 
 
 def _told(tool: Callable[P, T]) -> Callable[P, T]:
@@ -279,7 +283,7 @@ def _meeting(match: Match) -> Meeting:
 
 
 def _distinct(words: Sequence[Span]) -> list[str]:
-    return list(dict.fromkeys(word.text for word in words))[:_WORDS]
+    return list(dict.fromkeys(word.text[:_WORD_CHARS] for word in words))[:_WORDS]
 
 
 def _bare(term: str) -> str:
@@ -295,7 +299,14 @@ def _rounded(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def _brief(value: Any) -> Any:  # noqa: ANN401 - a JSON value
-    """A value that is short, or its beginning as text."""
-    written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return value if len(written) <= _FIELD_CHARS else written[:_FIELD_CHARS] + "…"
+def _brief(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The first fields, as far as there is room; of long values the beginning, as text."""
+    shown: dict[str, Any] = {}
+    room = _FIELDS_CHARS
+    for name, value in fields.items():
+        written = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        room -= len(name) + min(len(written), _FIELD_CHARS)
+        if room < 0:
+            break
+        shown[name] = value if len(written) <= _FIELD_CHARS else written[:_FIELD_CHARS] + "…"
+    return shown

@@ -45,7 +45,7 @@ class PolylexModule(InputModule):  # type: ignore[misc] # the package has no typ
     """The one module of such a SparseEncoder: texts -> windows -> weights of all terms [B, V + Vm].
 
     model        SparseModel  whose parameters are trained
-    max_windows  int | None   windows of a long text that are read; None reads all and keeps the maximum per term, as
+    max_windows  int | None   windows of a long text that are read; None reads all and merges them, as
                               Polylex does; 1 truncates, as other models of sentence-transformers do
 
     Both views stand in one vector: dimension t is term t of `model.vocab`. Without a source view it has V dimensions.
@@ -111,7 +111,7 @@ class PolylexModule(InputModule):  # type: ignore[misc] # the package has no typ
         }
 
     def forward(self, features: _Features, **_: Any) -> _Features:  # noqa: ANN401 - as its base class has it
-        """Add "sentence_embedding" float32 [B, V + Vm], >= 0: per term the maximum over the windows of a text.
+        """Add "sentence_embedding" float32 [B, V + Vm], >= 0: the windows of a text merged as `polylex.pooling.merge` does.
 
         At most B windows go through the network at one time.
         """
@@ -124,7 +124,11 @@ class PolylexModule(InputModule):  # type: ignore[misc] # the package has no typ
         some = [slice(start, start + len(ids)) for start in range(0, len(texts), len(ids))]
         rows = torch.cat([self._weights(TokenBatch(windows.ids[s], windows.real[s], windows.content[s])) for s in some])
         empty = rows.new_zeros(len(ids), rows.shape[1])
-        features["sentence_embedding"] = empty.scatter_reduce(0, texts[:, None].expand_as(rows), rows, "amax")
+        merged = empty.scatter_reduce(0, texts[:, None].expand_as(rows), rows, "amax")
+        lengths = rows.norm(dim=1)
+        speaking = lengths.new_zeros(len(ids)).index_add(0, texts, (lengths > 0).to(lengths.dtype))
+        mean = lengths.new_zeros(len(ids)).index_add(0, texts, lengths) / speaking.clamp(min=1)
+        features["sentence_embedding"] = merged * (mean / merged.norm(dim=1).clamp(min=1e-9))[:, None]
         return features
 
     def _weights(self, batch: TokenBatch) -> Tensor:

@@ -152,7 +152,7 @@ class SparseModel(nn.Module):
         on_text      called after each text, in the order in which they finish, with its number of windows
 
         A text longer than a window is cut into windows that overlap by `config.stride` tokens; their vectors are
-        merged by the maximum per term. Equal source tokens of a window are summed.
+        merged (`polylex.pooling.merge`). Equal source tokens of a window are summed.
         """
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, got {batch_size}")

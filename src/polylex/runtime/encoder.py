@@ -92,7 +92,7 @@ class Encoder:
         on_text      called after each text, in the order in which they finish, with its number of windows
 
         A text with nothing to say (empty, white space) is the empty vector. A text longer than a window is cut
-        into windows that overlap by `config.stride` tokens; their vectors are merged by the maximum per term.
+        into windows that overlap by `config.stride` tokens; their vectors are merged (`polylex.pooling.merge`).
         """
         batch = [texts] if isinstance(texts, str) else list(texts)
         cut = self.windows(batch, kind=kind, max_length=max_length, max_windows=max_windows)

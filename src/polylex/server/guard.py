@@ -176,7 +176,10 @@ class Guard:
             if message["type"] == "http.response.start":
                 exchange.begun, exchange.status = True, message["status"]
                 message["headers"] = self._headers(exchange, message.get("headers", []))
-            await send(message)
+            try:
+                await send(message)
+            except (RuntimeError, OSError):  # the connection was closed meanwhile; event loops say so in two ways
+                raise _Gone from None
 
         return complete
 

@@ -7,12 +7,17 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from polylex.errors import BadInput
 from polylex.server.settings import Settings
+
+if TYPE_CHECKING:
+    from polylex.server.guard import App
+    from polylex.server.service import Service
 
 _SETTINGS, _LEVEL = "POLYLEX_SERVE", "POLYLEX_SERVE_LOG"  # what a worker process is told
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks at it when it is imported
@@ -24,47 +29,59 @@ def serve(settings: Settings, *, log_level: str = "info", on_listening: Callable
 
     on_listening  is told the port, once there is one; connections wait until the index is open
 
-    Raises BadInput for an address that cannot be had.
+    Raises BadInput for an address that cannot be had, and as Service.open.
     """
+    from polylex.server.service import Service
+
+    service = Service.open(settings)  # what is wrong with index or model is told here, not by every worker
     listening = _listen(settings)
     try:
         if on_listening is not None:
             on_listening(listening.getsockname()[1])
-        os.environ[_SETTINGS], os.environ[_LEVEL] = settings.to_json(), log_level
-        config = _config(settings, log_level)
         if settings.workers > 1:
-            with tempfile.TemporaryDirectory(prefix="polylex-metrics-") as folder:
-                os.environ[_METRICS] = folder
-                Multiprocess(config, [listening]).run()
+            service.close()
+            _serve_with_workers(settings, log_level, listening)
         else:
             # uvicorn sends itself the signal again when it is done; to be told to end is no failure
             signal.signal(signal.SIGTERM, lambda *_: None)
-            uvicorn.Server(config).run([listening])
+            uvicorn.Server(_config(_application(settings, log_level, service), settings, log_level)).run([listening])
     finally:
         listening.close()
 
 
-def worker() -> Callable[..., object]:
+def _serve_with_workers(settings: Settings, log_level: str, listening: socket.socket) -> None:
+    os.environ[_SETTINGS], os.environ[_LEVEL] = settings.to_json(), log_level
+    with tempfile.TemporaryDirectory(prefix="polylex-metrics-") as folder:
+        os.environ[_METRICS] = folder
+        config = _config("polylex.server.process:worker", settings, log_level, factory=True)
+        Multiprocess(config, [listening]).run()
+
+
+def worker() -> App:
     """The application in a process of its own, made from what the environment says."""
+    from polylex.server.metrics import bury
+
+    bury()
+    return _application(Settings.from_json(os.environ[_SETTINGS]), os.environ[_LEVEL])
+
+
+def _application(settings: Settings, log_level: str, service: Service | None = None) -> App:
     from polylex.server import journal
     from polylex.server.app import application
-    from polylex.server.metrics import bury
     from polylex.server.protocol import GuardedProtocol
 
-    settings = Settings.from_json(os.environ[_SETTINGS])
-    journal.begin(os.environ[_LEVEL])
+    journal.begin(log_level)
     GuardedProtocol.seconds = settings.limits.read_seconds
     GuardedProtocol.connections_limit = settings.limits.connections
-    bury()
-    return application(settings)
+    return application(settings, service)
 
 
-def _config(settings: Settings, log_level: str) -> uvicorn.Config:
+def _config(app: App | str, settings: Settings, log_level: str, *, factory: bool = False) -> uvicorn.Config:
     from polylex.server.protocol import GuardedProtocol
 
     return uvicorn.Config(
-        "polylex.server.process:worker",
-        factory=True,
+        app,
+        factory=factory,
         http=GuardedProtocol,
         ws="none",
         lifespan="on",

@@ -105,6 +105,4 @@ class GuardedProtocol(HttpToolsProtocol):
             self._patience = None
 
     def _give_up(self) -> None:
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # known now: uvicorn must not write what remains of an answer
         self.transport.abort()  # `close` would wait for what the client does not take

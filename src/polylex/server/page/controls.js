@@ -45,7 +45,13 @@ export function facetGroups(facets, picks, { opened, onOpen, onPick }) {
       make("legend", {}, make("bdi", {}, field.replaceAll("_", " "))),
       shown.map(({ value, count }) => make(
         "button",
-        { type: "button", class: "chip", "aria-pressed": String(picked.includes(value)), "data-focus": `${field}=${value}`, onclick: () => onPick(field, value) },
+        {
+          type: "button",
+          class: "chip",
+          "aria-pressed": String(picked.includes(value)),
+          "data-focus": `${field}=${value}`,
+          onclick: () => onPick(field, value),
+        },
         make("bdi", {}, chipName(field, value)),
         make("span", { class: "count" }, String(count)),
       )),

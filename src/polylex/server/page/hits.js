@@ -98,7 +98,14 @@ class Card {
     this.notes = make("span", { class: "notes" });
     this.toggle = make(
       "button",
-      { type: "button", class: "why-open", "aria-expanded": "false", "aria-controls": `why-${key}`, "aria-describedby": `title-${key}`, onclick: () => onWhy(this.id) },
+      {
+        type: "button",
+        class: "why-open",
+        "aria-expanded": "false",
+        "aria-controls": `why-${key}`,
+        "aria-describedby": `title-${key}`,
+        onclick: () => onWhy(this.id),
+      },
       "Why?",
     );
     this.panel = make("div", { class: "why", id: `why-${key}`, hidden: true });
@@ -126,8 +133,10 @@ class Card {
 
   show({ rank, score }, top, { open, before, beside }) {
     this.rank.replaceChildren(make("span", { class: "unseen" }, "Hit "), String(rank));
-    this.score.replaceChildren(make("span", { class: "unseen" }, "score "), score.toFixed(1), make("i", { vars: { share: (score / top).toFixed(4) } }));
-    this.notes.replaceChildren(...[before && movement(before.get(this.id), rank), beside && meeting(beside.get(this.id))].filter(Boolean));
+    const bar = make("i", { vars: { share: (score / top).toFixed(4) } });
+    this.score.replaceChildren(make("span", { class: "unseen" }, "score "), score.toFixed(1), bar);
+    const notes = [before && movement(before.get(this.id), rank), beside && meeting(beside.get(this.id))];
+    this.notes.replaceChildren(...notes.filter(Boolean));
     this.element.classList.toggle("shared", beside?.has(this.id) ?? false);
     if (open !== this.id) this.#close();
   }
@@ -189,11 +198,13 @@ class Card {
 }
 
 function factsOf(facts) {
-  return make(
-    "dl",
+  const fact = ([name, value]) => make(
+    "div",
     {},
-    facts.map(([name, value]) => make("div", {}, make("dt", {}, make("bdi", {}, name.replaceAll("_", " "))), make("dd", { dir: "auto" }, link(value) ?? beginning(value, 80)))),
+    make("dt", {}, make("bdi", {}, name.replaceAll("_", " "))),
+    make("dd", { dir: "auto" }, link(value) ?? beginning(value, 80)),
   );
+  return make("dl", {}, facts.map(fact));
 }
 
 /** A link, where a text is the address of a web page and nothing else. */

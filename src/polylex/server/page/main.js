@@ -171,9 +171,10 @@ function drawColumn(side, { answer, whole }, beside) {
 
 function nothingFound({ documents }) {
   const filtered = filterOf(state) !== null;
+  const which = filtered ? "No document that passes the filter" : `None of ${documents.toLocaleString("en")} documents`;
   const free = () => go({ where: "", picks: {} });
   return [
-    message("No hits", filtered ? "No document that passes the filter shares a term with this query." : `None of ${documents.toLocaleString("en")} documents shares a term with this query.`),
+    message("No hits", `${which} shares a term with this query.`),
     ...(filtered ? [make("button", { type: "button", class: "solid", onclick: free }, "Search without the filter")] : []),
   ];
 }

@@ -25,7 +25,8 @@ export function readingOf(terms) {
  *
  * hits    documents that are in both; of: hits of the shorter list
  * cosine  of the two queries' weights, in [0, 1]
- * terms   [{name, one, other}] weights in either query, 0 where it has none; the heaviest together first
+ * terms   [{name, one, other}] weights in either query, 0 where it has none; the heaviest together first. English terms,
+ *         and pieces of words that stand in both: one that stands in either alone is no news.
  */
 export function agreementOf(one, other) {
   const weights = new Map();
@@ -37,6 +38,7 @@ export function agreementOf(one, other) {
     first += a * a;
     second += b * b;
   }
+  const pivots = new Set([...one.query.terms, ...other.query.terms].filter(({ view }) => view === "pivot").map(({ term }) => term));
   const ids = new Set(one.hits.map(({ id }) => id));
   return {
     hits: other.hits.filter(({ id }) => ids.has(id)).length,
@@ -45,6 +47,7 @@ export function agreementOf(one, other) {
     shared: [...weights.values()].filter(([a, b]) => a && b).length,
     all: weights.size,
     terms: [...weights]
+      .filter(([term, [a, b]]) => pivots.has(term) || (a && b))
       .map(([term, [a, b]]) => ({ name: termName(term), one: a, other: b }))
       .sort((x, y) => y.one + y.other - x.one - x.other),
   };

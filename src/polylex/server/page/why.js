@@ -194,7 +194,13 @@ function sideOf(rows, side, whole, lang) {
       places,
       element: make(
         "span",
-        { class: text === null ? "word whole" : "word", "data-hue": text === null ? 0 : hue, "data-matches": matches.join(" "), dir: "auto", lang: text === null ? null : lang },
+        {
+          class: text === null ? "word whole" : "word",
+          "data-hue": text === null ? 0 : hue,
+          "data-matches": matches.join(" "),
+          dir: "auto",
+          lang: text === null ? null : lang,
+        },
         text ?? whole,
       ),
     }));

@@ -96,6 +96,8 @@ def _summary(evaluation: Evaluation, outcome: Outcome) -> dict[str, Any]:
         "query_terms": outcome.query_terms and round(outcome.query_terms, 1),
         "texts_encoded_now": outcome.encoded,
         "seconds_encoding": round(outcome.encoding_seconds, 1),
+        "index_bytes": outcome.index_bytes,
+        "seconds_searching": outcome.search_seconds and round(outcome.search_seconds, 3),
     }
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/serving.py --float TORCH_FOLDER                   1, 4 and 16 clients, both servers in turns
     python benchmarks/serving.py --soak 10                              ten minutes of mixed load: is memory flat?
+    python benchmarks/serving.py --sizes 1000 10000 100000              memory and CPU by documents
 
 Both servers hold the same 100,000 documents, each on loopback and with the settings that it comes with. Documents are
 made from encoded passages in 41 languages (two halves of passages put together, weights jittered), as encoding that
@@ -339,6 +340,41 @@ def soak(options: argparse.Namespace, folder: Path) -> None:
     )
 
 
+# -- sizes -------------------------------------------------------------------------------------------
+
+
+def sizes(options: argparse.Namespace, folder: Path) -> None:
+    """Memory and CPU time of one worker with one lane, for indexes of some sizes."""
+    texts, rows = queries(passages()), []
+    for count in options.sizes:
+        here = folder / str(count)
+        here.mkdir()
+        index, _ = prepare(here, count)
+        size = sum(file.stat().st_size for file in index.iterdir())
+        with Server("-m", "polylex", "serve", index, "-q", "--threads", "1") as server:
+            process = server.process.pid
+            connection = server.connect()
+            for _ in range(100):
+                ours(connection, next(texts))
+            before, asked = _cpu(process), 400
+            for _ in range(asked):
+                ours(connection, next(texts))
+            row = {"documents": count, "index_mb": round(size / 1e6, 1), **_memory(process)}
+            row["cpu_ms_per_query"] = round((_cpu(process) - before) / asked * 1e3, 2)
+            for mass in (0.9, 0.7, 0.5):
+                post(connection, "/search", {"query": "who", "prune": {"mass": mass}})
+            row["anonymous_mb_with_three_previews"] = _memory(process)["anonymous_mb"]
+        rows.append(row)
+        print(row, flush=True)
+    record.write(options.out or RESULTS / "serving_sizes.json", {"provenance": record.provenance(), "sizes": rows})
+
+
+def _cpu(process: int) -> float:
+    """Seconds that a process has used."""
+    numbers = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _mixed(number: int, turn: int, query: str) -> tuple[str, dict[str, Any]]:
     """What a client asks: mostly plain searches, and some of everything else."""
     search = {"query": query, "k": _K, "fields": ["title"]}
@@ -373,6 +409,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--float", help="folder of the float model, for the peer")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="soak instead of comparing")
+    parser.add_argument("--sizes", type=int, nargs="+", metavar="DOCUMENTS", help="memory and CPU instead")
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement (10)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -383,10 +420,10 @@ def main() -> None:
     if options.peer:
         serve_peer(*options.peer, options.port)
         return
-    if options.soak is None and options.float is None:
-        parser.error("give --float, or --soak")
+    if not (options.soak or options.float or options.sizes):
+        parser.error("give --float, --soak or --sizes")
     with tempfile.TemporaryDirectory() as folder:
-        (soak if options.soak else compare)(options, Path(folder))
+        (sizes if options.sizes else soak if options.soak else compare)(options, Path(folder))
 
 
 if __name__ == "__main__":

@@ -208,10 +208,10 @@ def edit_table(data: bytes, draw: random.Random) -> bytes:
         if draw.random() < 0.05:
             connection.execute(f"DROP TABLE {draw.choice(tables)}")
         if draw.random() < 0.8:
-            from polylex import catalog
+            from polylex.tables import write_digest
 
             with suppress(sqlite3.Error):
-                catalog._write_digest(connection)
+                write_digest(connection)
         return connection.serialize()
 
 

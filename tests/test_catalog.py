@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polylex.catalog import Catalog, Deleted, FileEntry
+from polylex.catalog import Catalog
 from polylex.errors import (
     BadInput,
     CorruptIndex,
@@ -23,6 +23,8 @@ from polylex.errors import (
     UnknownFormat,
 )
 from polylex.storage import Written
+from polylex.tables import Deleted, FileEntry
+from polylex.transactions import WritableCatalog
 
 ENTRY = FileEntry(0, 2, 9, "segment-0", 100, "ff" * 32)
 ROWS = np.array([0, 1])
@@ -30,7 +32,7 @@ FIELDS = [{"text": "Ünï 字", "n": [1, 2.5, None, True]}, {}]
 
 
 def filled(path):
-    catalog = Catalog.write(path)
+    catalog = WritableCatalog.write(path)
     with catalog.transaction():
         catalog.set_meta("colour", "red")
         catalog.add_documents(0, ["a", "b"], FIELDS)
@@ -61,7 +63,7 @@ def test_what_was_written_is_read_back(tmp_path):
 
 def test_deletions_and_lists_of_rows_come_back_and_damage_of_either_is_noticed(tmp_path):
     path, gone = complete(tmp_path / "c"), np.array([False, True])
-    catalog = Catalog.update(path)
+    catalog = WritableCatalog.update(path)
     with catalog.transaction():
         catalog.set_deleted(0, Deleted.of(gone))
         catalog.add_places(0, Written("rows-0", 7, "ee" * 32))
@@ -105,7 +107,7 @@ def test_another_program_reads_it_with_the_tables_of_the_format_page(tmp_path):
 
 
 def test_thousands_of_rows_are_read_at_one_time(tmp_path):
-    catalog = Catalog.write(tmp_path / "c")
+    catalog = WritableCatalog.write(tmp_path / "c")
     with catalog.transaction():
         catalog.add_documents(0, [f"d{row}" for row in range(1200)], [{"row": row} for row in range(1200)])
     wanted = list(range(1199, -1, -1))
@@ -131,7 +133,7 @@ json_values = st.recursive(
     fields=st.dictionaries(st.text(st.characters()), json_values, max_size=3),
 )
 def test_any_id_and_any_json_object_come_back(tmp_path_factory, ids, fields):
-    catalog = Catalog.write(tmp_path_factory.mktemp("catalog") / "c")
+    catalog = WritableCatalog.write(tmp_path_factory.mktemp("catalog") / "c")
     with catalog.transaction():
         catalog.add_documents(0, ids, [fields] * len(ids))
     for row, id in enumerate(ids):
@@ -141,7 +143,7 @@ def test_any_id_and_any_json_object_come_back(tmp_path_factory, ids, fields):
 
 
 def test_nul_and_lone_surrogates_in_fields_come_back(tmp_path):
-    catalog = Catalog.write(tmp_path / "c")
+    catalog = WritableCatalog.write(tmp_path / "c")
     with catalog.transaction():
         catalog.add_documents(0, ["a"], [{"text": "x\0\ud800y"}])
     assert catalog.record("a").fields == {"text": "x\0\ud800y"}
@@ -150,7 +152,7 @@ def test_nul_and_lone_surrogates_in_fields_come_back(tmp_path):
 
 @pytest.mark.parametrize("id", ["", "a\0b", "\ud800", 7, None])
 def test_ids_that_cannot_be_stored_are_refused(tmp_path, id):
-    catalog = Catalog.write(tmp_path / "c")
+    catalog = WritableCatalog.write(tmp_path / "c")
     with pytest.raises(BadInput, match="an id is text"), catalog.transaction():
         catalog.add_documents(0, ["fine", id], [{}, {}])
     with pytest.raises(DocumentNotFound):
@@ -162,14 +164,14 @@ def test_ids_that_cannot_be_stored_are_refused(tmp_path, id):
 
 @pytest.mark.parametrize("fields", [{"x": float("nan")}, {"x": object()}, {(1, 2): 3}, [1], None])
 def test_fields_that_are_no_json_object_are_refused_by_name(tmp_path, fields):
-    catalog = Catalog.write(tmp_path / "c")
+    catalog = WritableCatalog.write(tmp_path / "c")
     with pytest.raises(BadInput, match="document 'a': its fields"), catalog.transaction():
         catalog.add_documents(0, ["a"], [fields])
     catalog.close()
 
 
 def test_a_repeated_id_is_named_and_takes_the_whole_transaction_back(tmp_path):
-    catalog = Catalog.write(tmp_path / "c")
+    catalog = WritableCatalog.write(tmp_path / "c")
     with catalog.transaction():
         catalog.add_documents(0, ["a", "b"], [{}, {}])
     with pytest.raises(DuplicateId, match="'b' is in the index already, as row 1"), catalog.transaction():
@@ -193,7 +195,7 @@ def test_an_error_inside_takes_the_transaction_back(tmp_path):
 
 
 def test_a_full_disk_takes_the_transaction_back(tmp_path):
-    catalog = Catalog.write(tmp_path / "c")
+    catalog = WritableCatalog.write(tmp_path / "c")
     (pages,) = catalog._connection.execute("PRAGMA page_count").fetchone()
     catalog._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
     with pytest.raises(StorageFull, match="disk is full"), catalog.transaction():
@@ -209,17 +211,18 @@ def test_a_full_disk_takes_the_transaction_back(tmp_path):
 
 
 def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path):
-    first = Catalog.write(tmp_path / "c")
+    first = WritableCatalog.write(tmp_path / "c")
     code = (
-        f"from pathlib import Path; from polylex.catalog import Catalog; Catalog.write(Path({str(tmp_path / 'c')!r}))"
+        "from pathlib import Path; from polylex.transactions import WritableCatalog; "
+        f"WritableCatalog.write(Path({str(tmp_path / 'c')!r}))"
     )
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "IndexLocked" in second.stderr
     assert f"process {os.getpid()} on" in second.stderr
     with pytest.raises(IndexLocked):
-        Catalog.write(tmp_path / "c")
+        WritableCatalog.write(tmp_path / "c")
     first.close()
-    Catalog.write(tmp_path / "c").close()
+    WritableCatalog.write(tmp_path / "c").close()
 
 
 def test_many_threads_read_at_one_time(tmp_path):
@@ -248,7 +251,7 @@ def test_other_versions_and_other_programs_files_are_refused(tmp_path):
     with pytest.raises(CorruptIndex, match="another program"):
         Catalog.read(path)
     path.write_bytes(b"no database" * 100)
-    for opening in (Catalog.read, Catalog.write):
+    for opening in (Catalog.read, WritableCatalog.write):
         with pytest.raises(CorruptIndex):
             opening(path)
 

@@ -16,7 +16,6 @@ httpx2 = pytest.importorskip("httpx2")
 from word_encoder import WordEncoder  # noqa: E402
 
 import polylex  # noqa: E402
-from polylex.catalog import Record  # noqa: E402
 from polylex.client import (  # noqa: E402
     AsyncClient,
     Changed,
@@ -29,6 +28,7 @@ from polylex.client import (  # noqa: E402
 )
 from polylex.client.answers import read_explanation  # noqa: E402
 from polylex.client.attempts import Attempts, retry_after  # noqa: E402
+from polylex.documents import Record  # noqa: E402
 from polylex.errors import (  # noqa: E402
     AccessDenied,
     BadFilter,

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from polylex import builder as builder_module
 from polylex import columns as columns_module
 from polylex.builder import IndexBuilder
-from polylex.catalog import NAME, Catalog
+from polylex.catalog import Catalog
 from polylex.columns import Columns
+from polylex.database import NAME
 from polylex.errors import BadFilter, CorruptIndex
 from polylex.filters import And, Compare, Exists, Field, Has, In, Like, Not, Or, parse_field
 from polylex.index import Index

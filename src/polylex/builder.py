@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast, get_args
 
-from polylex.catalog import NAME, Catalog, FileEntry, settle
+from polylex.database import NAME, settle
+from polylex.documents import require_one_each
 from polylex.errors import BadInput, BadVectors, CorruptIndex, IndexExists, UnfinishedBuild, UnknownFormat
 from polylex.kernels import BLOCK
 from polylex.locks import WriterLock
@@ -32,6 +33,8 @@ from polylex.storage import (
     write_vectors,
     write_vocab,
 )
+from polylex.tables import FileEntry
+from polylex.transactions import WritableCatalog
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab
 
@@ -92,9 +95,9 @@ class IndexBuilder:
                 self.close()
                 raise
 
-    def _open_catalog(self) -> Catalog:
+    def _open_catalog(self) -> WritableCatalog:
         try:
-            return Catalog.write(self.folder / NAME)
+            return WritableCatalog.write(self.folder / NAME)
         except (CorruptIndex, UnknownFormat) as fault:
             if not self._overwrite:
                 raise UnfinishedBuild(
@@ -103,7 +106,7 @@ class IndexBuilder:
                 ) from None
         for name in (NAME, f"{NAME}-journal"):
             (self.folder / name).unlink(missing_ok=True)
-        return Catalog.write(self.folder / NAME)
+        return WritableCatalog.write(self.folder / NAME)
 
     def _continue_or_begin(self) -> None:
         if not len(self) or self._is_lost():
@@ -184,16 +187,13 @@ class IndexBuilder:
     def _check(self, ids: Sequence[str], fields: Sequence[Mapping[str, Any]], vectors: SparseVectors) -> None:
         if not self._catalog.building:
             raise BadInput(f"the build in {self.folder} is complete; call finish() to put it in place")
-        if not len(ids) == len(fields) == len(vectors):
-            raise BadInput(
-                f"{len(ids)} ids, {len(fields)} fields and {len(vectors)} vectors; give one of each a document"
-            )
+        require_one_each(ids, fields, vectors)
         vectors.require(self._vocab.fingerprint, f"the index {self.path}")
         require_terms(vectors, len(self._vocab))
 
     def _write_chunk(self, vectors: SparseVectors, first_row: int) -> FileEntry:
         written = write_vectors(self.folder, lambda digest: f"chunk-{digest[:16]}.safetensors", vectors)
-        return FileEntry(first_row, len(vectors), vectors.nnz, written.name, written.bytes, written.sha256)
+        return FileEntry.of(first_row, vectors, written)
 
     def _seal(self, at_least: int) -> None:
         """Turn waiting chunks into segments while that many documents or more wait."""
@@ -201,9 +201,7 @@ class IndexBuilder:
             group = list(_fitting(self._catalog.chunks))
             vectors = SparseVectors.concat([self._read_chunk(chunk) for chunk in group])
             written = write_segment(self.folder, vectors, cast(Precision, self._identity["precision"]))
-            entry = FileEntry(
-                group[0].first_row, len(vectors), vectors.nnz, written.name, written.bytes, written.sha256
-            )
+            entry = FileEntry.of(group[0].first_row, vectors, written)
             with self._catalog.transaction():
                 self._catalog.add_file("segments", entry)
                 self._catalog.remove_chunks(entry.first_row + entry.rows)

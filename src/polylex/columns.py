@@ -21,7 +21,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from polylex.catalog import Catalog, Record
+from polylex.catalog import Catalog
+from polylex.documents import Record
 from polylex.errors import CorruptIndex
 from polylex.filters import Field, Test, combine, parse
 from polylex.kernels import Allowed

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polylex.builder import IndexBuilder
-from polylex.catalog import Catalog, Record
+from polylex.catalog import Catalog
 from polylex.columns import Counts, counts_of
+from polylex.documents import Record
 from polylex.errors import BadInput
 from polylex.filters import holds, parse, parse_field
 from polylex.kernels import Allowed
@@ -333,7 +334,6 @@ class Index:
         if rows is None:
             allowed = None if where is None else self.matching(where)
             return {name: self._require_open().columns.counts(field, allowed) for name, field in wanted.items()}
-        self._require_open()
         records = self._catalog.records(sorted(set(rows)))
         if where is not None:
             expression = parse(where)
@@ -397,10 +397,9 @@ class Index:
     def values(self, field: str) -> dict[int, str]:
         """What each document holds in a field, as text, by row in increasing order; "" where it has none."""
         found = {}
-        for start in range(0, self.span, _DOCUMENTS):
-            for record in self._catalog.records_between(start, start + _DOCUMENTS):
-                value = record.fields.get(field)
-                found[record.row] = "" if value is None else str(value)
+        for record in self.documents():
+            value = record.fields.get(field)
+            found[record.row] = "" if value is None else str(value)
         return found
 
     # -- changing --------------------------------------------------------------------------------

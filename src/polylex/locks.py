@@ -24,6 +24,7 @@ else:
     import fcntl
 
 WRITER = "writer.lock"
+READERS = "readers.lock"  # pinned by readers of odd epochs; those of even ones pin the vocabulary
 _PATIENCE = 60.0  # seconds for a lock that others hold while they commit: milliseconds, unless it is a large change
 _FAR = 1 << 30  # where Windows locks a byte: what stands at the beginning can still be read
 

@@ -17,12 +17,14 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from polylex.builder import IndexBuilder
-from polylex.catalog import APPLICATION, COLUMNS, NAME, FileEntry, Record, checksum, connect_read, digest_of, not_found
+from polylex.database import APPLICATION, NAME, connect_read, not_found
+from polylex.documents import Record, checksum
 from polylex.errors import BadInput, CorruptIndex, PolylexError
 from polylex.kernels import BLOCK
 from polylex.postings import Precision, Segment
 from polylex.rows import Rows, open_rows
 from polylex.storage import read_vocab, sha256_of, vocab_name
+from polylex.tables import COLUMNS, FileEntry, digest_of
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab
 

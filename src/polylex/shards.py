@@ -20,8 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from polylex.catalog import Record
 from polylex.columns import Counts, merged
+from polylex.documents import Record
 from polylex.errors import BadInput, DocumentNotFound, DuplicateId, ModelMismatch, VocabMismatch
 from polylex.index import Hit, Index, IndexInfo
 from polylex.vectors import SparseVectors

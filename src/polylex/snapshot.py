@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from polylex.catalog import NAME, Catalog, Deleted, FileEntry, not_found
+from polylex.catalog import Catalog
 from polylex.columns import Columns
+from polylex.database import NAME, not_found
 from polylex.errors import CorruptIndex
 from polylex.kernels import BLOCK, Allowed, SegmentTable
 from polylex.postings import Segment
 from polylex.rows import Rows, open_rows
 from polylex.storage import sha256_of, vocab_name
+from polylex.tables import Deleted, FileEntry
 from polylex.vectors import SparseVectors
 
 Top = tuple[NDArray[np.int64], NDArray[np.float32]]

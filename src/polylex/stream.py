@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from polylex.index import Index, Record
+from polylex.documents import Record
+from polylex.index import Index
 from polylex.postings import rows_between
 from polylex.vectors import SparseVectors
 

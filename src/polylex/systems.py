@@ -17,9 +17,9 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from polylex.catalog import NAME as INDEX_MARK
 from polylex.collection import Collection
 from polylex.compression import SUFFIXES
+from polylex.database import NAME as INDEX_MARK
 from polylex.encodings import Encodings, identity_of
 from polylex.errors import BadInput, DocumentNotFound
 from polylex.index import Index

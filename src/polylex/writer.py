@@ -23,14 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polylex.builder import require_terms
-from polylex.catalog import NAME, READERS, Catalog, Deleted, FileEntry, not_found
 from polylex.compaction import Size, everything, worthwhile
+from polylex.database import NAME, not_found
+from polylex.documents import require_one_each
 from polylex.errors import BadInput, CorruptIndex, DocumentNotFound, PolylexError
 from polylex.kernels import BLOCK
-from polylex.locks import unpinned
+from polylex.locks import READERS, unpinned
 from polylex.postings import Precision, Segment, rows_between, write_segment
 from polylex.rows import Rows, open_rows, write_rows
 from polylex.storage import Written, full_disk_named, read_vocab, remove_unnamed, sha256_of, vocab_name
+from polylex.tables import Deleted, FileEntry
+from polylex.transactions import WritableCatalog
 from polylex.vectors import SparseVectors
 
 log = logging.getLogger(__name__)
@@ -95,7 +98,7 @@ class IndexWriter:
         if not (self.path / NAME).is_file():
             raise not_found(self.path)
         with full_disk_named(self.path):
-            self._catalog = Catalog.update(self.path / NAME)
+            self._catalog = WritableCatalog.update(self.path / NAME)
             try:
                 if self._catalog.building:
                     raise not_found(self.path)
@@ -180,10 +183,7 @@ class IndexWriter:
         return len(known)
 
     def _check(self, ids: Sequence[str], fields: Sequence[Mapping[str, Any]], vectors: SparseVectors) -> None:
-        if not len(ids) == len(fields) == len(vectors):
-            raise BadInput(
-                f"{len(ids)} ids, {len(fields)} fields and {len(vectors)} vectors; give one of each a document"
-            )
+        require_one_each(ids, fields, vectors)
         vectors.require(self._vocab, f"the index {self.path}")
         if self._terms is None:
             stored = self._catalog.meta.get("terms")
@@ -266,9 +266,8 @@ class IndexWriter:
         """Write documents of increasing rows as one segment, which nothing names yet."""
         precision = cast(Precision, self._catalog.meta["precision"])
         written, place = write_segment(self.path, vectors, precision), write_rows(self.path, numbers)
-        first = int(numbers[0])
-        entry = FileEntry(first, len(numbers), vectors.nnz, written.name, written.bytes, written.sha256)
-        return _Part(entry, Rows(first, len(numbers), None if place is None else numbers), place)
+        rows = Rows(int(numbers[0]), len(numbers), None if place is None else numbers)
+        return _Part(FileEntry.of(rows.first, vectors, written), rows, place)
 
     def _name(self, part: _Part) -> None:
         self._catalog.add_file("segments", part.entry)

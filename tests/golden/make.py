@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from polylex import builder
-from polylex.catalog import VERSION
+from polylex.database import VERSION
 from polylex.index import Index
 from polylex.vectors import SparseVectors
 from polylex.vocab import Vocab

@@ -166,8 +166,8 @@ def encode_job(
         f"{manifest.documents - measured.texts:,} of an earlier run"
     )
     if measured.texts:
-        texts, tokens = show_rate(measured.texts_per_second), show_rate(measured.tokens_per_second)
-        note(f"{device}: {texts} texts/s, {tokens} tokens/s")
+        rate, tokens = show_rate(measured.texts_per_second), show_rate(measured.tokens_per_second)
+        note(f"{device}: {rate} texts/s, {tokens} tokens/s")
     if skipped.count:
         note(f"{show_count(skipped.count, 'record')} skipped")
 

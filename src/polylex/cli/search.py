@@ -161,7 +161,7 @@ Write: TypeAlias = "Callable[[Query, Sequence[Hit]], None]"
 
 def _indexes(index: str, words: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
     """The folders to search: INDEX, and those of the following words that are one; and the words of the query."""
-    from polylex.catalog import NAME
+    from polylex.database import NAME
 
     paths = [index]
     while words and words[0] not in paths and (Path(words[0]) / NAME).is_file():

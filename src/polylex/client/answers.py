@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
 
-from polylex.catalog import Record
 from polylex.columns import Counts
+from polylex.documents import Record
 from polylex.explanation import Explanation, Match, Span
 from polylex.index import Hit
 from polylex.vocab import View

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
-from polylex.catalog import Record
 from polylex.client.answers import (
     Answer,
     Changed,
@@ -25,6 +24,7 @@ from polylex.client.answers import (
     read_vectors,
 )
 from polylex.corpus import Document
+from polylex.documents import Record
 from polylex.errors import BadInput
 from polylex.explanation import Explanation
 from polylex.ids import ID_FIELDS

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from polylex.catalog import Record
 from polylex.client.answers import Term
+from polylex.documents import Record
 from polylex.explanation import Explanation
 from polylex.index import Hit
 from polylex.prune import Pruning

@@ -18,7 +18,7 @@ from inspect import getdoc
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from polylex import __version__
-from polylex.catalog import Record
+from polylex.documents import Record
 from polylex.errors import BadInput, BadVectors, DocumentNotFound, MissingExtra, PolylexError, ServerError
 from polylex.explanation import Match, Span
 from polylex.index import Hit

@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from polylex import __version__
-from polylex.catalog import Record
 from polylex.columns import counts_of
 from polylex.corpus import Document, as_document, document_text
+from polylex.documents import Record
 from polylex.errors import BadInput, ModelMismatch, PolylexError, TextTooLong, VocabMismatch
 from polylex.explanation import Reader, explain
 from polylex.filters import parse_field

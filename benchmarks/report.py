@@ -135,7 +135,12 @@ def cost_page(quality: dict[str, Any]) -> list[str]:
     if not lines:
         return []
     head = ["set", "system", "terms per document", "per query", "bytes per document", "ms per query"]
-    page = ["## What it costs", "", "Size and time of searching vectors at hand (encoding: below), all queries in one batch.", ""]
+    page = [
+        "## What it costs",
+        "",
+        "Size and time of searching vectors at hand (encoding: below), all queries in one batch.",
+        "",
+    ]
     return [*page, *table(head, lines)]
 
 

@@ -26,26 +26,27 @@ BUNDLED = Path("src/polylex/assets/polylex-mini")
 FACTS = """\
 ## Origin
 
-* Backbone: [multilingual-e5-small](https://huggingface.co/intfloat/multilingual-e5-small) (MIT), dequantised from
-  4 bits, its XLM-R vocabulary trimmed to 110,000 pieces.
+* Backbone: [multilingual-e5-small](https://huggingface.co/intfloat/multilingual-e5-small) (MIT), dequantised from 4
+  bits, its XLM-R vocabulary trimmed to 110,000 pieces.
 * English head: starts from the word embeddings of
-  [all-MiniLM-L6-v2](https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2) (Apache-2.0), on the vocabulary of
-  bert-base-uncased (Apache-2.0).
-* Teachers: splade-tiny for the words (Apache-2.0 according to the package it came in; its upstream model is not proven),
-  multilingual-e5-small (MIT) and all-mpnet-base-v2 (Apache-2.0) for relevance.
+  [all-MiniLM-L6-v2](https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2) (Apache-2.0), on the vocabulary
+  of bert-base-uncased (Apache-2.0).
+* Teachers: splade-tiny for the words (Apache-2.0 according to the package it came in; its upstream model is not
+  proven), multilingual-e5-small (MIT) and all-mpnet-base-v2 (Apache-2.0) for relevance.
 
-These upstream models were partly trained on MS MARCO, whose terms allow research use of the data: judge for yourself
-what that means for your use.
+These upstream models were partly trained on MS MARCO, whose terms allow research use of the data: judge for
+yourself what that means for your use.
 
 ## Training
 
-Two H200s, 23 minutes, bf16, from the weights of a feasibility run of six minutes on one H100. Stage 1 (align): 898,000
-parallel pairs in 191 languages, from software manuals, catalogues and package descriptions, public-domain Bibles, TICO-19,
-the Universal Declaration of Human Rights and others, under free licences that differ by source. Stage 2 (distill): 885,000
-groups of a query and documents, of open reading-comprehension, FAQ and help pages, and of translations. Rows that share a
-text or 50 characters with an evaluation set were dropped. Sources, languages and licences: docs/release-data.md; recipes:
-`recipes/align-release.toml`, `distill-release.toml`, `distill-release-b.toml`, whose weights are averaged. The bias of the
-English head was lowered by 0.15 afterwards (`scripts/release_calibrate.py`).
+Two H200s, 23 minutes, bf16, from the weights of a feasibility run of six minutes on one H100. Stage 1 (align):
+898,000 parallel pairs in 191 languages, from software manuals, catalogues and package descriptions, public-domain
+Bibles, TICO-19, the Universal Declaration of Human Rights and others, under free licences that differ by source.
+Stage 2 (distill): 885,000 groups of a query and documents, of open reading-comprehension, FAQ and help pages, and
+of translations. Rows that share a text or 50 characters with an evaluation set were dropped. Sources, languages and
+licences: docs/release-data.md; recipes: `recipes/align-release.toml`, `distill-release.toml`,
+`distill-release-b.toml`, whose weights are averaged. The bias of the English head was lowered by 0.15 afterwards
+(`scripts/release_calibrate.py`).
 
 ## Figures
 
@@ -55,9 +56,10 @@ nDCG@10, all terms, exact scoring, by `benchmarks/quality.py` (all sets and sett
 
 ## Known flaws
 
-Across languages it is behind dense multilingual-e5-small on questions about single paragraphs and on short questions (see the
-table), ahead of it on pooled collections. Short words that the trimmed vocabulary cuts into pieces are misread (German
-"heiraten" is three pieces). A few terms stand in half of all texts (`e_to`, `e_software`).
+Across languages it is behind dense multilingual-e5-small on questions about single paragraphs and on short
+questions (see the table), ahead of it on pooled collections. Short words that the trimmed vocabulary cuts into
+pieces are misread (German "heiraten" is three pieces). A few terms stand in half of all texts (`e_to`,
+`e_software`).
 """
 INT8 = """
 ## int8

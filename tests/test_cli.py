@@ -385,16 +385,16 @@ def test_an_output_that_is_not_unicode_gets_json_in_ascii_and_tables_with_escape
 
 
 def test_an_explanation_shows_terms_weights_and_the_words_of_both_sides(index):
-    text = done("explain", index, "Wer darf heiraten?", "en")
-    assert re.search(r"^ *query +\S*Wer\S* .*\[heiraten\]\d", text)
+    text = done("explain", index, "¿Quién puede casarse?", "en")
+    assert re.search(r"^ *query +\S*Quién\S* .*\[casarse\]\d", text)
     row = next(line for line in text.splitlines() if line.startswith("marriage "))
     assert re.fullmatch(
-        r"marriage +\d\.\d\d × \d\.\d\d +\d\.\d\d +\d+% █+[▏▎▍▌▋▊▉]? +heiraten \d +(marry|Marriage)", row
+        r"marriage +\d\.\d\d × \d\.\d\d +\d\.\d\d +\d+% █+[▏▎▍▌▋▊▉]? +casarse \d +(marry|Marriage)", row
     )
 
 
 def test_an_explanation_in_json_adds_up_to_its_score(index):
-    found = json.loads(done("explain", index, "Wer darf heiraten?", "en", "--json", "--limit", "1000"))
+    found = json.loads(done("explain", index, "¿Quién puede casarse?", "en", "--json", "--limit", "1000"))
     assert sum(match["product"] for match in found["matches"]) == pytest.approx(found["score"])
     assert found["document"].startswith("Marriage Men and women")
 
@@ -406,11 +406,11 @@ def test_an_unknown_document_is_bad_input(index):
 
 
 def test_colours_are_for_terminals_and_never_against_the_users_will(index):
-    arguments = ("explain", index, "Wer darf heiraten?", "en")
+    arguments = ("explain", index, "¿Quién puede casarse?", "en")
     assert "\x1b[" not in done(*arguments)
-    assert "\x1b[1;36mheiraten" in done(*arguments, env={"FORCE_COLOR": "1", "TERM": "xterm"})
+    assert "\x1b[1;36mcasarse" in done(*arguments, env={"FORCE_COLOR": "1", "TERM": "xterm"})
     plain = done(*arguments, env={"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"})
-    assert "[heiraten]1" in re.sub("\x1b\\[[0-9;]*m", "", plain)
+    assert "[casarse]1" in re.sub("\x1b\\[[0-9;]*m", "", plain)
     assert not re.search("\x1b\\[[0-9;]*3[0-7]", plain)
 
 
@@ -472,8 +472,8 @@ def test_flattening_keeps_every_position():
 
 
 def test_a_text_is_shown_as_a_table_of_terms_and_words():
-    text = done("encode", "--text", "Wer darf heiraten?", "--query", "--top-k", "30")
-    assert re.search(r"^marriage +\d\.\d\d █+\S* +heiraten$", text, re.MULTILINE)
+    text = done("encode", "--text", "¿Quién puede casarse?", "--query", "--top-k", "30")
+    assert re.search(r"^marriage +\d\.\d\d █+\S* +casarse$", text, re.MULTILINE)
     assert "and 10 lighter terms" in text
 
 
@@ -547,7 +547,7 @@ def test_a_sound_index_passes_and_a_flipped_bit_is_found(index, corpus, tmp_path
 
 def test_the_demo_answers_across_languages_and_keeps_its_index(tmp_path):
     environment = {"POLYLEX_CACHE": str(tmp_path / "cache")}
-    arguments = ("demo", "Wer darf heiraten?", "--languages", "en,de", "-k", "2")
+    arguments = ("demo", "¿Quién puede casarse?", "--languages", "en,de", "-k", "2")
     first = run(*arguments, "--lang", "de", env=environment)
     assert first.exit_code == 0, first.stderr
     assert "encoding the Universal Declaration of Human Rights" in first.stderr

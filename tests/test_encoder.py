@@ -31,7 +31,7 @@ def rows(vectors: SparseVectors) -> list[dict[int, float]]:
     return [dict(zip(*(part.tolist() for part in vectors.row(i)), strict=True)) for i in range(len(vectors))]
 
 
-@pytest.mark.parametrize("text", [TEXTS[i] for i in (0, 1, 2, 3, 5, 8)])
+@pytest.mark.parametrize("text", [TEXTS[i] for i in (0, 1, 3, 4, 5, 6, 8)])
 def test_translations_meet_in_english_terms(encoder, text):
     (row,) = encoder.encode_query([text]).decode(encoder.vocab, top_k=5)
     assert {"e_marriage", "e_married", "e_wife"} & {name for name, _ in row}
@@ -78,15 +78,15 @@ def test_a_long_text_is_the_maximum_of_its_windows_and_as_long_as_they_are(encod
 
 
 def test_a_term_points_at_the_word_in_whatever_window_it_stands(encoder):
-    text = "Alle Menschen sind frei. " * 60 + "Der Vulkan ist ausgebrochen."
+    text = "Alle Menschen sind frei. " * 60 + "Das Wasser ist kalt."
     assert len(encoder.windows([text])[0]) == 1
-    volcano = encoder.vocab.id("e_volcano")
-    (start, end) = encoder.term_spans(text, [volcano])[volcano][0]
-    assert text[start:end].strip() in "Vulkan"
+    water = encoder.vocab.id("e_water")
+    (start, end) = encoder.term_spans(text, [water])[water][0]
+    assert text[start:end].strip() in "Wasser"
     longer = text * 3
-    spans = encoder.term_spans(longer, [volcano])[volcano]
+    spans = encoder.term_spans(longer, [water])[water]
     assert len(encoder.windows([longer])[0]) > 1
-    assert "Vulkan".startswith(longer[spans[0][0] : spans[0][1]].strip())
+    assert "Wasser".startswith(longer[spans[0][0] : spans[0][1]].strip())
 
 
 def test_an_echoed_token_points_at_all_its_occurrences(encoder):

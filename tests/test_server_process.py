@@ -320,6 +320,7 @@ def test_a_server_that_cannot_start_says_why_in_a_line(tmp_path):
         (("serve", tmp_path / "none"), "no index at"),
         (("serve", tmp_path, "--host", "0.0.0.0"), "there are no API keys"),
         (("serve", tmp_path, "--texts", "0"), "texts must be at least 1"),
+        (("serve", tmp_path, "--tls-cert", "none.pem", "--tls-key", "none.pem"), "cannot be used"),
     ):
         code, _, errors = program_says(*arguments)
         assert (code, errors.count("\n")) == (1, 1)

@@ -4,7 +4,7 @@
     engine.create()
     report = push(engine, Stream.of_index(index))
     verify(engine, Stream.of_index(index)).require()
-    engine.search(encoder.encode_query(["Wer darf heiraten?"]), k=3)
+    engine.search(encoder.encode_query(["¿Quién puede casarse?"]), k=3)
 
 The adapters are in `polylex.engines`, one file an engine; each needs its client package. What an engine would refuse or
 fold is found before anything is sent: see `polylex.fit`.

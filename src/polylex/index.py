@@ -1,7 +1,7 @@
 """Index: a folder of documents, searched with vectors. Exact, memory-mapped, safe to read from many threads.
 
 with Index.open("my-index") as index:
-    for hit in index.search(encoder.encode(["Wer darf heiraten?"], kind="query"), k=3)[0]:
+    for hit in index.search(encoder.encode(["¿Quién puede casarse?"], kind="query"), k=3)[0]:
         print(hit.score, hit.id, hit.fields)
 """
 

@@ -1,8 +1,8 @@
 """Retriever: a model and an index, so that text goes in and documents come out.
 
 with polylex.Retriever.build("my-index", documents) as retriever:
-    hits = retriever.search("Wer darf heiraten?", k=3)
-    retriever.explain("Wer darf heiraten?", hits[0].id).matches
+    hits = retriever.search("¿Quién puede casarse?", k=3)
+    retriever.explain("¿Quién puede casarse?", hits[0].id).matches
 """
 
 from __future__ import annotations

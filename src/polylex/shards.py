@@ -1,7 +1,7 @@
 """Shards: several indexes, searched as one. Exact: the hits and scores are those of one index of all documents.
 
 with Shards.open(["2024.plx", "2025.plx"]) as shards:
-    shards.search(encoder.encode(["Wer darf heiraten?"], kind="query"), k=3, threads=2)
+    shards.search(encoder.encode(["¿Quién puede casarse?"], kind="query"), k=3, threads=2)
 """
 
 from __future__ import annotations

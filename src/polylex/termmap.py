@@ -6,7 +6,7 @@ terms.save("articles.map")
 dense = terms.to_dense(vectors)                # ids 0, 1, 2, ...; dense.vocab is that of the map
 
 encode = MappedEncoder(polylex.load(), TermMap.load("articles.map"))
-encode(["Wer darf heiraten?"])                 # a query in the same ids
+encode(["¿Quién puede casarse?"])                 # a query in the same ids
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ _ECHO_LIMIT = 0.03  # share of the score that comes from shared pieces of words;
     "question, and why the best one in another language matched. With --json one object a question.",
     examples="""
 polylex demo
-polylex demo "Wer darf heiraten?"
+polylex demo "¿Quién puede casarse?"
 polylex demo --lang ar                   a sample question in Arabic
 polylex demo --languages all -k 10       all 139 languages
 """,
@@ -253,7 +253,7 @@ def _farewell(console: Console, retriever: Retriever, samples: Sequence[SampleQu
     table.add_column(no_wrap=True, overflow="ignore")
     path = shlex.quote(str(retriever.index.path))
     for purpose, command in (
-        ("your own question", 'polylex demo "Wer darf heiraten?"'),
+        ("your own question", 'polylex demo "¿Quién puede casarse?"'),
         ("a sample in another language", "polylex demo --lang ar"),
         ("a prompt", f"polylex search {path}"),
         ("your own documents", "polylex index FILE --out INDEX"),

@@ -60,10 +60,8 @@ polylex serve articles.plx --host 0.0.0.0 --keys keys.json --tls-cert cert.pem -
 @click.option(
     "--host-name", "hosts", multiple=True, metavar="NAME", help="A name under which the server is called. Repeatable."
 )
-@click.option(
-    "--tls-cert", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="Certificate chain, PEM."
-)
-@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="Its key, PEM.")
+@click.option("--tls-cert", type=click.Path(dir_okay=False), metavar="FILE", help="Certificate chain, PEM.")
+@click.option("--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="Its key, PEM.")
 @_limit("body_bytes", "N", "Size of a request.")
 @_limit("texts", "N", "Texts or documents of one request.")
 @_limit("waiting", "N", "Texts that wait to be encoded, a worker; more are refused.")

@@ -111,7 +111,7 @@ class PolylexModule(InputModule):  # type: ignore[misc] # the package has no typ
         }
 
     def forward(self, features: _Features, **_: Any) -> _Features:  # noqa: ANN401 - as its base class has it
-        """Add "sentence_embedding" float32 [B, V + Vm], >= 0: the windows of a text merged as `polylex.pooling.merge` does.
+        """Add "sentence_embedding" float32 [B, V + Vm], >= 0: windows merged as `polylex.pooling.merge` does.
 
         At most B windows go through the network at one time.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -29,10 +30,11 @@ def serve(settings: Settings, *, log_level: str = "info", on_listening: Callable
 
     on_listening  is told the port, once there is one; connections wait until the index is open
 
-    Raises BadInput for an address that cannot be had, and as Service.open.
+    Raises BadInput for an address that cannot be had or a certificate that cannot be used, and as Service.open.
     """
     from polylex.server.service import Service
 
+    _check_certificate(settings)
     service = Service.open(settings)  # what is wrong with index or model is told here, not by every worker
     listening = _listen(settings)
     try:
@@ -98,6 +100,18 @@ def _config(app: App | str, settings: Settings, log_level: str, *, factory: bool
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
+
+
+def _check_certificate(settings: Settings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as fault:  # what ssl raises, too
+        raise BadInput(
+            f"the certificate {settings.tls_cert} and the key {settings.tls_key} cannot be used "
+            f"({fault.strerror or fault}); both are PEM files, and the key is the certificate's own"
+        ) from None
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -185,7 +185,8 @@ class Distill:
             ready(device, torch.from_numpy(self._language[groups.stratum[rows]])),
             aligned,
             len(rows),
-            int(queries.lengths.sum() + documents.lengths.sum()) + self._frame.size * (len(queries) + len(documents))
+            int(queries.lengths.sum() + documents.lengths.sum())
+            + self._frame.size * (len(queries) + len(documents))
             + (aligned.tokens if aligned else 0),
         )
 

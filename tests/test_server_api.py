@@ -72,6 +72,12 @@ def test_a_link_searches_as_a_body_does(server):
     assert linked == asked
 
 
+def test_a_link_explains_as_many_terms_as_it_says(server):
+    for wish, terms in (("0", None), ("false", None), ("1", 1), ("2", 2), ("true", 2)):
+        [hit] = server.ask("GET", "/search", params={"q": "men marry", "explain": wish}).json()["hits"]
+        assert (hit["explanation"] and len(hit["explanation"]["matches"])) == terms, wish
+
+
 def test_filters_fields_and_facets(server):
     found = server.search("cats may", where="year >= 2010", fields=["lang", "nope"], facets=["lang", "tags"])
     assert sorted(ids(found)) == ["c/1 ä", "d1", "l1"]

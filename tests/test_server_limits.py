@@ -300,7 +300,7 @@ def test_texts_come_back_in_order_whatever_batches_they_went_in():
     sizes = []
 
     async def work():
-        batcher = Batcher(lengths, 2, Limits(batch=3), lambda size, _: sizes.append(size))
+        batcher = Batcher(lengths, 2, Limits(batch=3), lambda size, *_: sizes.append(size))
         found = await asyncio.gather(
             *(batcher.encode(["x" * (10 * a + b + 1) for b in range(5)], "query") for a in range(4))
         )
@@ -316,7 +316,7 @@ def test_a_text_waits_for_others_to_join_it_but_not_for_ever():
     sizes = []
 
     async def work():
-        batcher = Batcher(lengths, 1, Limits(batch=4, batch_wait_ms=100), lambda size, _: sizes.append(size))
+        batcher = Batcher(lengths, 1, Limits(batch=4, batch_wait_ms=100), lambda size, *_: sizes.append(size))
         await asyncio.gather(batcher.encode(["a"], "query"), batcher.encode(["b"], "query"))
         await asyncio.gather(*(batcher.encode(["a"], "query") for _ in range(4)))
         batcher.close()

@@ -18,6 +18,7 @@ _EXTRAS = {
     "hybrid": ("bm25s", "Stemmer"),
     "parquet": ("pyarrow",),
     "zstd": ("zstandard",),
+    "server": ("starlette", "uvicorn", "httptools", "prometheus_client"),
 }
 _LIBRARIES = ("numpy", "onnxruntime", "tokenizers", "safetensors")
 

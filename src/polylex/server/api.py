@@ -215,7 +215,6 @@ class Api:
         state = await self._run(self.service.state)
         self.metrics.documents.set(len(state.catalog))
         self.metrics.generation.set(state.catalog.generation)
-        self.metrics.waiting.set(len(self.batcher))
         return self.metrics.text()
 
 

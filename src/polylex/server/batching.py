@@ -16,7 +16,7 @@ from polylex.vectors import SparseVectors
 
 Kind = str  # "query" or "document"
 Encode = Callable[[list[str], Kind, bool], SparseVectors]
-OnBatch = Callable[[int, float], None]
+OnBatch = Callable[[int, float, int], None]
 
 _SMOOTHING = 0.1  # of the mean time of a text: how much the last batch counts
 
@@ -42,7 +42,10 @@ class Batcher:
     """
 
     def __init__(self, encode: Encode, lanes: int, limits: Limits, on_batch: OnBatch | None = None) -> None:
-        """Take a function that encodes texts: (texts, kind, truncate) -> vectors, one row a text."""
+        """Take a function that encodes texts: (texts, kind, truncate) -> vectors, one row a text.
+
+        on_batch  is told of each batch its texts, its seconds, and how many texts wait
+        """
         self._encode = encode
         self._limits = limits
         self._on_batch = on_batch
@@ -126,7 +129,7 @@ class Batcher:
         self._idle += 1
         self._seconds += _SMOOTHING * (seconds / len(batch) - self._seconds)
         if self._on_batch is not None:
-            self._on_batch(len(batch), seconds)
+            self._on_batch(len(batch), seconds, len(self))
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.done.done():
                 continue

@@ -13,6 +13,7 @@ Id = Annotated[str, Field(min_length=1, max_length=512)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 K = Annotated[int, Field(ge=1, le=1000)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
+Explained = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Message(BaseModel):
@@ -59,7 +60,7 @@ class Search(Message):
         None, description="only documents of which this is true, such as: lang = 'de' and year >= 2020"
     )
     prune: Prune | None = None
-    explain: bool | Limit = Field(False, description="why each hit matches; a number: so many terms of each")
+    explain: bool | Explained = Field(False, description="why each hit matches; a number: so many terms of each")
     fields: Annotated[list[Name], Field(max_length=100)] | None = Field(None, description="to return; null: all")
     facets: Annotated[list[Name], Field(max_length=20)] | None = Field(
         None, description="fields whose values are counted over the best 100 documents, or the best k if more"
@@ -80,7 +81,7 @@ class SearchLink(Message):
     q: Annotated[str, Field(max_length=1_000)] = Field(description="text in any language")
     k: K = Field(10, description="hits")
     where: Annotated[str, Field(max_length=10_000)] | None = None
-    explain: bool | Limit = False
+    explain: Explained | bool = False
     fields: Annotated[str, Field(max_length=10_000)] | None = None
     facets: Annotated[str, Field(max_length=10_000)] | None = None
     top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

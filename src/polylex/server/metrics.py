@@ -43,14 +43,15 @@ class Metrics:
             "polylex_requests_in_flight", "Requests under way.", registry=own, multiprocess_mode="livesum"
         )
         self.documents = Gauge(
-            "polylex_documents", "Documents in the index.", registry=own, multiprocess_mode="livemax"
+            "polylex_documents", "Documents in the index.", registry=own, multiprocess_mode="livemostrecent"
         )
         self.generation = Gauge(
-            "polylex_index_generation", "Transactions of the index.", registry=own, multiprocess_mode="livemax"
+            "polylex_index_generation", "Transactions of the index.", registry=own, multiprocess_mode="livemostrecent"
         )
 
-    def on_batch(self, texts: int, seconds: float) -> None:
+    def on_batch(self, texts: int, seconds: float, waiting: int) -> None:
         """Count a batch of texts."""
+        self.waiting.set(waiting)
         self.batch_texts.observe(texts)
         self.encode_seconds.observe(seconds)
 

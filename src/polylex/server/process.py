@@ -32,16 +32,13 @@ def serve(settings: Settings, *, log_level: str = "info", on_listening: Callable
 
     Raises BadInput for an address that cannot be had or a certificate that cannot be used, and as Service.open.
     """
-    from polylex.server.service import Service
-
     _check_certificate(settings)
-    service = Service.open(settings)  # what is wrong with index or model is told here, not by every worker
+    service = _opened(settings)
     listening = _listen(settings)
     try:
         if on_listening is not None:
             on_listening(listening.getsockname()[1])
-        if settings.workers > 1:
-            service.close()
+        if service is None:
             _serve_with_workers(settings, log_level, listening)
         else:
             # uvicorn sends itself the signal again when it is done; to be told to end is no failure
@@ -49,6 +46,17 @@ def serve(settings: Settings, *, log_level: str = "info", on_listening: Callable
             uvicorn.Server(_config(_application(settings, log_level, service), settings, log_level)).run([listening])
     finally:
         listening.close()
+
+
+def _opened(settings: Settings) -> Service | None:
+    """For a single worker. Several open their own; here they are spared to find, one by one, that it cannot be."""
+    from polylex.server.service import Service
+
+    service = Service.open(settings)
+    if settings.workers == 1:
+        return service
+    service.close()
+    return None
 
 
 def _serve_with_workers(settings: Settings, log_level: str, listening: socket.socket) -> None:

@@ -53,7 +53,7 @@ class Delete:
 
 
 Change = Put | Delete
-Outcome = int | PolylexError
+Outcome = int | Exception
 
 
 @dataclass(eq=False)
@@ -98,21 +98,15 @@ class Writes:
     async def _work(self) -> None:
         while self._waiting:
             jobs, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
-            jobs = [job for job in jobs if not job.done.done()]  # nobody waits for the others any more
             loop = asyncio.get_running_loop()
             try:
                 outcomes = await loop.run_in_executor(self._pool, self._commit, [job.change for job in jobs])
-            except BaseException as fault:
-                for job in jobs:
-                    if not job.done.done():
-                        job.done.set_exception(fault if isinstance(fault, Exception) else RuntimeError("stopped"))
-                if not isinstance(fault, Exception):
-                    raise
-                continue
+            except Exception as fault:  # a commit that fails concerns all of them
+                outcomes = [fault] * len(jobs)
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if job.done.done():
                     continue
-                if isinstance(outcome, PolylexError):
+                if isinstance(outcome, Exception):
                     job.done.set_exception(outcome)
                 else:
                     job.done.set_result(outcome)

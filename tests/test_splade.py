@@ -150,13 +150,13 @@ def test_max_pooling_of_hand_worked_scores(tmp_path, monkeypatch):
         np.testing.assert_allclose(weights, list(wanted.values()), rtol=1e-6)
 
 
-def test_a_long_text_is_read_in_windows_whose_maximum_counts(tmp_path):
+def test_a_long_text_is_read_in_windows_and_has_the_terms_of_all(tmp_path):
     encoder = SpladeEncoder(masked_model(tmp_path / "model"))
     assert encoder.config.max_length == 24
     whole = dense(encoder.encode(TEXTS[-1:]), len(encoder.vocab))
     first = dense(encoder.encode(TEXTS[-1:], max_windows=1), len(encoder.vocab))
     assert len(encoder.windows(TEXTS[-1:])[0]) > 1
-    assert (whole >= first).all() and (whole > first).any()
+    assert set(np.flatnonzero(whole[0])) > set(np.flatnonzero(first[0]))
 
 
 def test_prompts_lengths_and_names_come_from_the_folder(tmp_path):

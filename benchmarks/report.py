@@ -267,7 +267,7 @@ def main() -> None:
     ]
     for part in (
         quality_pages(quality),
-        cost_page(quality),
+        cost_page(load("quality_cost")),
         encoding_page(encoding),
         search_page(search, kernel),
         cold_page(cold),

@@ -17,11 +17,12 @@ STEERING = ("xquad-x-en", "xquad-en-x-pooled", "xquadr-pooled", "omosqa-pooled",
 NOT_LATIN = ("amqa-test-am", "danetqa-test-ru", "debfaq-ja", "drcd-test-zh-hant", "heq-test-he", "iapp-test-th",
              "jaquad-dev-ja", "omosqa-ar", "omosqa-uk", "pquad-test-fa", "xquad-ar", "xquad-hi", "xquad-ru", "xquad-th",
              "xquad-zh")  # fmt: skip
-HEADLINE = ("xquad-x-en", "xquadr-pooled", "omosqa-pooled", "scifact-en")
+HEADLINE = ("xquad-x-en", "xquadr-pooled", "omosqa-pooled", "afriqa-test-crosslingual", "scifact-en")
 ABOUT = {
     "xquad-x-en": "questions in 12 languages → English paragraphs",
     "xquadr-pooled": "11 languages ↔ 11 languages, sentences",
     "omosqa-pooled": "advice in 5 languages, pooled",
+    "afriqa-test-crosslingual": "questions in 9 African languages → English and French",
     "scifact-en": "English claims → English abstracts",
 }
 

@@ -58,7 +58,7 @@ nDCG@10, all terms, exact scoring, by `benchmarks/quality.py` (all sets and sett
 | xquad-en-x-pooled (English to 12 languages) | .235 | .467 | .475 | .442 | 103 |
 | xquadr-pooled (11 languages, sentences) | .191 | .357 | .347 | .335 | 71 |
 | omosqa-pooled (5 languages) | .250 | .425 | .439 | .405 | 114 |
-| afriqa-test-crosslingual (African languages to English and French) | .391 | .556 | .617 | .602 | 79 |
+| afriqa-test-crosslingual (9 African languages to English and French) | .391 | .556 | .617 | .602 | 79 |
 | mkqa-q2q-x-en (questions to English questions) | .360 | .911 | .760 | .755 | 50 |
 | debfaq-x-en (FAQ to English) | .268 | .604 | .493 | .486 | 71 |
 | mean of the first seven | .288 | .597 | .547 | .525 | 83 |
